@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hosts of the lab: containers that boot systemd, joined by one network with IPv4 and IPv6.
+
+A `Lab` is a named set of hosts with an inventory. Ansible and the tests reach them as users
+reach theirs: over SSH, as an unprivileged user with sudo.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.lab import artifacts
+from tests.lab.podman import PREFIX, inspect, own_containers, podman, remove_containers
+from tests.lab.steps import ROOT, LabError, run, step
+
+STATE = ROOT / ".lab"
+BOOT_TIMEOUT = 60  # seconds
+FIRST_ADDRESS = 10  # of the subnet; podman's own DNS and gateway live below
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host of a lab: a Debian release ("12", "13"), groups, names for the lab's DNS, mounts."""
+
+    name: str
+    debian: str = "12"
+    groups: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    mounts: tuple[tuple[Path, str], ...] = ()
+
+
+@dataclass
+class Lab:
+    """A set of hosts on a network of their own, and the inventory that names them."""
+
+    name: str
+    hosts: list[Host]
+    variables: dict[str, Any] = field(default_factory=dict)
+    inventory_directory: Path | None = None
+
+    @property
+    def network(self) -> str:
+        return f"{PREFIX}-{self.name}"
+
+    @property
+    def inventory(self) -> Path:
+        return self.inventory_directory or STATE / self.name / "inventory"
+
+    def container(self, host: str) -> str:
+        return f"{PREFIX}-{self.name}-{host}"
+
+    def up(self) -> None:
+        """Boot what is missing; hosts that run are left as they are."""
+        releases = sorted({host.debian for host in self.hosts})
+        images = {debian: artifacts.image(debian) for debian in releases}
+        with step(f"Booting {len(self.hosts)} hosts of the lab `{self.name}`"):
+            self._network_up()
+            self._key()
+            addresses = self.addresses()
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda host: self._host_up(host, images, addresses), self.hosts))
+        self._write_inventory(addresses)
+
+    def down(self) -> None:
+        """Remove the hosts and the network, also when only half of them were made."""
+        mine = [name for name in own_containers() if name.startswith(f"{self.network}-")]
+        remove_containers(mine)
+        if inspect("network", self.network):
+            podman("network", "rm", self.network)
+        run(["rm", "-rf", "--", self.inventory, STATE / self.name])
+
+    def addresses(self) -> dict[str, tuple[str, str]]:
+        """Host name → (IPv4, IPv6); fixed, so that a host keeps its address over a restart."""
+        network = inspect("network", self.network)
+        if network is None:
+            raise LabError(f"the lab `{self.name}` is not up")
+        subnets = [ipaddress.ip_network(subnet["subnet"]) for subnet in network["subnets"]]
+        v4 = next(subnet for subnet in subnets if subnet.version == 4)
+        v6 = next(subnet for subnet in subnets if subnet.version == 6)
+        return {
+            host.name: (str(v4[FIRST_ADDRESS + place]), str(v6[FIRST_ADDRESS + place]))
+            for place, host in enumerate(self.hosts)
+        }
+
+    def execute(self, host: str, *command: str, check: bool = True) -> str:
+        """Run a command as root on a host, the way a person at its console would."""
+        return podman("exec", self.container(host), *command, check=check).stdout
+
+    def _network_up(self) -> None:
+        if inspect("network", self.network) is None:
+            podman("network", "create", "--ipv6", self.network)
+
+    @property
+    def _ssh(self) -> Path:
+        return STATE / self.name / "ssh"
+
+    def _key(self) -> None:
+        """A login key of this lab alone."""
+        self._ssh.mkdir(parents=True, exist_ok=True)
+        self._ssh.chmod(0o700)
+        key = self._ssh / "id_ed25519"
+        if not key.exists():
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.network, "-f", key])
+
+    def _host_up(
+        self, host: Host, images: dict[str, str], addresses: dict[str, tuple[str, str]]
+    ) -> None:
+        name = self.container(host.name)
+        known = inspect("container", name)
+        if known and known["State"]["Status"] != "running":
+            remove_containers([name])  # half-made, or the machine was restarted
+            known = None
+        if known is None:
+            v4, v6 = addresses[host.name]
+            mounts = [f"--volume={source}:{target}:ro" for source, target in host.mounts]
+            aliases = [f"--network-alias={alias}" for alias in (host.name, *host.aliases)]
+            podman(
+                "run", "--detach", "--systemd=always", "--privileged", f"--name={name}",
+                f"--hostname={host.name}", f"--network={self.network}", f"--ip={v4}",
+                f"--ip6={v6}", *aliases, *mounts, images[host.debian], "/sbin/init",
+            )  # fmt: skip
+        self._wait_for_boot(name)
+        self._authorize(name)
+
+    def _wait_for_boot(self, container: str) -> None:
+        deadline = time.monotonic() + BOOT_TIMEOUT
+        state = ""
+        while time.monotonic() < deadline:
+            done = podman("exec", container, "systemctl", "is-system-running", check=False)
+            state = (done.stdout or done.stderr).strip()
+            if state in {"running", "degraded"}:
+                return
+            time.sleep(0.3)
+        raise LabError(f"{container} did not boot within {BOOT_TIMEOUT} s (systemd says: {state})")
+
+    def _authorize(self, container: str) -> None:
+        public = (self._ssh / "id_ed25519.pub").read_text()
+        write = "cat >/etc/ssh/lab_authorized_keys && chmod 0644 /etc/ssh/lab_authorized_keys"
+        podman("exec", "--interactive", container, "sh", "-c", write, stdin=public)
+
+    def _host_key(self, host: Host, addresses: dict[str, tuple[str, str]]) -> str:
+        """The host's key for known_hosts, read from inside: nobody on the network can lie."""
+        text = self.execute(host.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
+        kind, key = text.split()[:2]
+        return f"{','.join(addresses[host.name])} {kind} {key}\n"
+
+    def _write_inventory(self, addresses: dict[str, tuple[str, str]]) -> None:
+        known = self._ssh / "known_hosts"
+        known.write_text("".join(self._host_key(host, addresses) for host in self.hosts))
+        groups: dict[str, dict[str, Any]] = {}
+        for host in self.hosts:
+            for group in host.groups:
+                groups.setdefault(group, {"hosts": {}})["hosts"][host.name] = None
+        ssh = f"{{{{ inventory_dir }}}}/{self._relative(self._ssh)}"
+        content = {
+            "all": {
+                "hosts": {
+                    host.name: {
+                        "ansible_host": addresses[host.name][0],
+                        "lab_ipv6": addresses[host.name][1],
+                        "lab_container": self.container(host.name),
+                    }
+                    for host in self.hosts
+                },
+                "vars": {
+                    "ansible_user": "ansible",
+                    "ansible_ssh_private_key_file": f"{ssh}/id_ed25519",
+                    "ansible_ssh_common_args": f"-o UserKnownHostsFile={ssh}/known_hosts",
+                    **self.variables,
+                },
+                "children": groups,
+            }
+        }
+        self.inventory.mkdir(parents=True, exist_ok=True)
+        # JSON is YAML: the file needs no library to write and any tool can read it.
+        (self.inventory / "hosts.yml").write_text(json.dumps(content, indent=2) + "\n")
+
+    def _relative(self, path: Path) -> str:
+        return os.path.relpath(path, self.inventory)

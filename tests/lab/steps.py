@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Commands and progress: what runs, how long it took, and its output when it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache"
+
+_print_lock = threading.Lock()
+
+
+class LabError(Exception):
+    """Something the lab needs did not work; the message says what, for a person."""
+
+
+def say(text: str) -> None:
+    """One whole line on standard error, also when several threads speak."""
+    with _print_lock:
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')}  {text}\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Announce a step, then say how many seconds it took."""
+    say(f"{title} …")
+    start = time.monotonic()
+    yield
+    say(f"{title}: {time.monotonic() - start:.1f} s")
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | None = None,
+    check: bool = True,
+    timeout: float = 900,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command quietly; a failure raises LabError with the end of its output."""
+    words = [str(word) for word in command]
+    done = subprocess.run(
+        words,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        input=stdin if stdin is not None else "",
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )
+    if check and done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:])
+        raise LabError(f"{shlex.join(words)[:300]}\nexited with {done.returncode}:\n{tail}")
+    return done
+
+
+def key_of(*parts: object) -> str:
+    """A short key of what something is made from: equal parts, equal key."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
