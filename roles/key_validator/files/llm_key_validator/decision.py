@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Identity: who sends this request, and may they, as a function of clock, request, registry.
+
+The order of the checks is the point. Everything before the look-up depends on the request
+alone; everything after it is only reached with a key that really exists. So somebody without
+a valid key gets one answer, `unknown`, whatever the registry holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+from .keys import ENDPOINT_CLASSES, Address, KeyRecord, is_well_formed
+from .registry import Registry
+
+_REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
+_METHOD = re.compile(rb"[A-Z]{1,20}")
+_PATH = re.compile(rb"/[\x21-\x7e]{0,8191}")
+# RFC 9110, 11.4: a scheme, spaces, and what we read as one token. Any second word is no key.
+_BEARER = re.compile(rb"bearer +([^ \t]+)", re.IGNORECASE)
+_CLASSES = {name.encode(): name for name in ENDPOINT_CLASSES}
+# Longer than any key: hashing or comparing more would only be work for an attacker
+_MAX_CREDENTIAL = 4096
+
+
+class Reason(Enum):
+    """Why: the closed vocabulary of X-Auth-Reason, each with its HTTP status."""
+
+    OK = ("ok", 204)
+    MISSING = ("missing", 401)
+    MALFORMED = ("malformed", 401)
+    CONFLICT = ("conflict", 401)
+    UNKNOWN = ("unknown", 401)
+    EXPIRED = ("expired", 401)
+    REVOKED = ("revoked", 401)
+    NOT_YET_VALID = ("not_yet_valid", 401)
+    NETWORK = ("network", 403)
+    ENDPOINT_CLASS = ("endpoint_class", 403)
+    PEER = ("peer", 403)
+    CONTEXT = ("context", 403)
+
+    def __init__(self, word: str, status: int) -> None:
+        self.word = word
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict. The record is there as soon as the key is one of ours, allowed or not."""
+
+    reason: Reason
+    record: KeyRecord | None = None
+
+    @property
+    def allowed(self) -> bool:
+        """Only one reason lets a request through."""
+        return self.reason is Reason.OK
+
+
+@dataclass(slots=True)
+class RequestHeaders:
+    """What one request says that matters here, each header with all its occurrences."""
+
+    authorization: Sequence[bytes] = ()
+    x_api_key: Sequence[bytes] = ()
+    # The five that nginx sets, and overwrites if a client sent them
+    request_id: Sequence[bytes] = ()
+    client_address: Sequence[bytes] = ()
+    endpoint_class: Sequence[bytes] = ()
+    original_method: Sequence[bytes] = ()
+    original_path: Sequence[bytes] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The request as nginx describes it, checked."""
+
+    client: Address
+    endpoint_class: str
+
+
+class _RefusalError(Exception):
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decide(headers: RequestHeaders, registry: Registry | None, now: float) -> Decision:
+    """Judge one request at ``now`` (seconds since the epoch).
+
+    Without a registry nobody is known. Never raises for anything a client can send.
+    """
+    try:
+        context = parse_context(headers)
+        key = read_credential(headers)
+    except _RefusalError as refusal:
+        return _REFUSED[refusal.reason]
+    if not is_well_formed(key):
+        return _REFUSED[Reason.MALFORMED]
+    record = registry.find(hashlib.sha256(key).digest()) if registry is not None else None
+    if record is None:
+        return _REFUSED[Reason.UNKNOWN]
+    return Decision(judge_record(record, context, now), record)
+
+
+def judge_record(record: KeyRecord, context: Context, now: float) -> Reason:
+    """Say what a holder of this record's key may do here and now."""
+    if record.revoked:
+        return Reason.REVOKED
+    if record.not_before is not None and now < record.not_before:
+        return Reason.NOT_YET_VALID
+    if record.expires is not None and now >= record.expires:
+        return Reason.EXPIRED
+    if record.networks and not any(context.client in network for network in record.networks):
+        return Reason.NETWORK
+    if context.endpoint_class not in record.endpoint_classes:
+        return Reason.ENDPOINT_CLASS
+    return Reason.OK
+
+
+def parse_context(headers: RequestHeaders) -> Context:
+    """Return what nginx says about the request; refuse when any of it is missing or odd."""
+    if (
+        _REQUEST_ID.fullmatch(_only(headers.request_id)) is None
+        or _METHOD.fullmatch(_only(headers.original_method)) is None
+        or _PATH.fullmatch(_only(headers.original_path)) is None
+    ):
+        raise _RefusalError(Reason.CONTEXT)
+    client = parse_address(_only(headers.client_address))
+    endpoint_class = _CLASSES.get(_only(headers.endpoint_class))
+    if client is None or endpoint_class is None:
+        raise _RefusalError(Reason.CONTEXT)
+    return Context(client, endpoint_class)
+
+
+def _only(values: Sequence[bytes]) -> bytes:
+    if len(values) != 1:
+        raise _RefusalError(Reason.CONTEXT)
+    return values[0]
+
+
+@lru_cache(maxsize=4096)
+def parse_address(text: bytes) -> Address | None:
+    """Return the address, IPv4 in IPv6's clothes (::ffff:10.0.0.1) as IPv4; None if none."""
+    try:
+        address = ipaddress.ip_address(text.decode("ascii"))
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            return None
+        return address.ipv4_mapped or address
+    return address
+
+
+def read_credential(headers: RequestHeaders) -> bytes:
+    """Return the one key text the request carries.
+
+    Two different ones are refused, wherever they stand: which of them counts would be for
+    this service and the one behind it to disagree about.
+    """
+    if not headers.authorization and not headers.x_api_key:
+        raise _RefusalError(Reason.MISSING)
+    found = {_bearer_token(value) for value in headers.authorization}
+    found.update(value.strip(b" \t") for value in headers.x_api_key)
+    if len(found) > 1:
+        raise _RefusalError(Reason.CONFLICT)
+    return found.pop()
+
+
+def _bearer_token(value: bytes) -> bytes:
+    value = value.strip(b" \t")
+    match = _BEARER.fullmatch(value) if len(value) <= _MAX_CREDENTIAL else None
+    if match is None:
+        raise _RefusalError(Reason.MALFORMED)
+    return match[1]
+
+
+# A refusal before the look-up carries nothing but its reason: one object each is enough.
+_REFUSED = {reason: Decision(reason) for reason in Reason if reason is not Reason.OK}

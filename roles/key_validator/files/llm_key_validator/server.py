@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The running service: sockets from systemd, signals, timers, and the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import signal
+import socket
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from .config import Config, ConfigError
+from .http_edge import Listener
+from .journal import Journal, Level, RefusalLog
+from .metrics import Metrics
+from .peers import PROC_TABLES, owner_in_tables
+from .service import Service
+from .store import RegistryStore
+
+_FIRST_SOCKET = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
+_BACKLOG = 4096
+# How long connections with a request under way are waited for at the end (seconds)
+_DRAIN_SECONDS = 2.0
+# Timeouts are looked at this often (seconds): a little late is early enough
+_SWEEP_SECONDS = 0.5
+
+TableReader = Callable[[], tuple[bytes, bytes]]
+
+
+def inherited_sockets(environment: dict[str, str], pid: int) -> list[socket.socket]:
+    """Return the sockets that systemd hands over. Raises ConfigError when there are none.
+
+    The service never opens a listening socket itself: it may not, and while it is down
+    nobody else can take its place.
+    """
+    if environment.get("LISTEN_PID") != str(pid):
+        raise ConfigError("no sockets were handed over: start llm-key-validator.socket")
+    count = int(environment.get("LISTEN_FDS", "0"))
+    sockets = [socket.socket(fileno=_FIRST_SOCKET + index) for index in range(count)]
+    if not sockets:
+        raise ConfigError("no sockets were handed over: start llm-key-validator.socket")
+    for listening in sockets:
+        listening.setblocking(False)
+        listening.set_inheritable(False)
+    return sockets
+
+
+def trusted_uids(users: tuple[str, ...]) -> frozenset[int]:
+    """Return the uids that may ask over TCP: root's and those of ``users``."""
+    uids = {0}
+    for user in users:
+        try:
+            uids.add(pwd.getpwnam(user).pw_uid)
+        except KeyError:
+            raise ConfigError(f"trusted_users: there is no user {user}") from None
+    return frozenset(uids)
+
+
+def read_tables() -> tuple[bytes, bytes]:
+    """Return the kernel's tables of IPv4 and IPv6 TCP sockets; empty when unreadable."""
+    tables = []
+    for path in PROC_TABLES:
+        try:
+            with open(path, "rb") as file:
+                tables.append(file.read())
+        except OSError:
+            # No IPv6, or no /proc: what is not listed is not trusted.
+            tables.append(b"")
+    return tables[0], tables[1]
+
+
+class PeerCheck:
+    """Tells whether the process at the other end of a TCP connection may ask."""
+
+    def __init__(self, uids: frozenset[int], read: TableReader = read_tables) -> None:
+        self._uids = uids
+        self._read = read
+
+    def __call__(self, transport: asyncio.Transport) -> bool:
+        """Look the peer up. Twice if need be: the table is no snapshot, a line can be missed."""
+        peer = transport.get_extra_info("peername")
+        here = transport.get_extra_info("sockname")
+        if not peer or not here:
+            return False
+        local = (ip_address(peer[0]), int(peer[1]))
+        remote = (ip_address(here[0]), int(here[1]))
+        for _ in range(2):
+            owner = owner_in_tables(*self._read(), local, remote)
+            if owner is not None:
+                return owner in self._uids
+        return False
+
+
+def always_trusted(_transport: asyncio.Transport) -> bool:
+    """The unix socket's own mode decided who could connect."""
+    return True
+
+
+class Notifier:
+    """Tells systemd how the service is doing: sd_notify(3). Silent without systemd."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        address = environment.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self.watchdog_seconds = int(environment.get("WATCHDOG_USEC", "0")) / 1e6
+
+    def tell(self, state: str) -> None:
+        """Send one message; losing it is no reason to fail."""
+        if not self._address:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+            try:
+                out.sendto(state.encode(), self._address)
+            except OSError:
+                return
+
+
+class Server:
+    """Wires the parts together and runs until SIGTERM."""
+
+    def __init__(self, config: Config, journal: Journal, notifier: Notifier) -> None:
+        self._config = config
+        self._journal = journal
+        self._notifier = notifier
+        self._metrics = Metrics()
+        self._refusals = RefusalLog(journal, config.log_refusals_per_second)
+        self._store = RegistryStore(
+            config.registry_path,
+            config.registry_max_bytes,
+            journal=journal,
+            metrics=self._metrics,
+            clock=time.time,
+        )
+        self._service = Service(
+            self._store,
+            metrics=self._metrics,
+            refusals=self._refusals,
+            journal=journal,
+            clock=time.time,
+        )
+        self._check_peer = PeerCheck(trusted_uids(config.trusted_users))
+        self._listeners: list[Listener] = []
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+
+    async def run(self, sockets: list[socket.socket]) -> None:
+        """Serve until told to stop."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_loop_error)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGINT, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        # Before the first request: a moment of `unknown` for everybody would look like an
+        # attack. Requests wait in the sockets' backlog meanwhile.
+        await self._store.refresh()
+        servers = [await self._listen(listening) for listening in sockets]
+        # Whatever is left at the end, asyncio.Runner cancels.
+        jobs = [asyncio.create_task(job()) for job in (self._watch, self._sweep, self._beat)]
+        self._journal.say(Level.INFO, "started", sockets=len(sockets))
+        self._notifier.tell("READY=1")
+        await self._finish_when_told(jobs)
+        for server in servers:
+            server.close()
+        await self._drain()
+        self._journal.say(Level.INFO, "stopped")
+
+    async def _finish_when_told(self, jobs: list[asyncio.Task[None]]) -> None:
+        """Wait for the signal, or for a job that broke: then fail, systemd starts us anew."""
+        stop = asyncio.create_task(self._stop.wait())
+        done, _ = await asyncio.wait([stop, *jobs], return_when=asyncio.FIRST_COMPLETED)
+        self._notifier.tell("STOPPING=1")
+        for finished in done:
+            finished.result()
+
+    def _on_loop_error(self, _loop: object, context: dict[str, object]) -> None:
+        self._service.note_failure(type(context.get("exception")).__name__)
+
+    async def _listen(self, listening: socket.socket) -> asyncio.AbstractServer:
+        loop = asyncio.get_running_loop()
+        local = listening.family == socket.AF_UNIX
+        check = always_trusted if local else self._check_peer
+        listener = Listener(self._service, self._config, check)
+        self._listeners.append(listener)
+        serve = loop.create_unix_server if local else loop.create_server
+        return await serve(listener.make_connection, sock=listening, backlog=_BACKLOG)
+
+    async def _watch(self) -> None:
+        """Look at the registry's file now and then, and load it anew on SIGHUP."""
+        while True:
+            forced = await _set_within(self._reload, self._config.registry_poll_seconds)
+            self._reload.clear()
+            await self._store.refresh(force=forced)
+
+    async def _sweep(self) -> None:
+        """Drop connections whose time is over."""
+        loop = asyncio.get_running_loop()
+        second = loop.time() + 1
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            for listener in self._listeners:
+                listener.expire(loop.time())
+            if loop.time() >= second:
+                second = loop.time() + 1
+                self._refusals.next_second()
+
+    async def _beat(self) -> None:
+        """Tell systemd's watchdog that the loop still turns."""
+        interval = self._notifier.watchdog_seconds / 3
+        while True:
+            await asyncio.sleep(interval or 3600)
+            self._notifier.tell("WATCHDOG=1")
+
+    async def _drain(self) -> None:
+        for listener in self._listeners:
+            listener.drain()
+        end = asyncio.get_running_loop().time() + _DRAIN_SECONDS
+        while any(listener.connections for listener in self._listeners):
+            if asyncio.get_running_loop().time() >= end:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+def environment() -> dict[str, str]:
+    """Return the environment as it is now."""
+    return dict(os.environ)
