@@ -20,9 +20,9 @@ class ModuleDocFragment:
 options: {}
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the host.
+    description: Can run in C(check_mode) and foretell changes without modifying the host.
   diff_mode:
-    description: Returns details on what has changed (or possibly needs changing in C(check_mode)) when in diff mode.
+    description: Returns what has changed, or would change in C(check_mode), when in diff mode.
   platform:
     description: Target operating systems the module works on.
     support: full
