@@ -1,0 +1,303 @@
+# Copyright: (c) 2026, llmsec.hardening contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The catalogue of LLM servers: what each one listens on, answers to, writes and must not be told.
+
+Roles, nginx templates, the key validator's policy and the verify modules read this one place.
+A new server is one more entry in ``SERVERS``. Pure: no input or output, standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+__all__ = (
+    "ENDPOINT_CLASSES",
+    "SERVERS",
+    "Route",
+    "Server",
+    "UnknownServerError",
+    "VersionError",
+    "VersionFloor",
+    "compare",
+    "get_server",
+    "missed_floors",
+)
+
+# `account` routes are listed so that a check can prove them closed; nothing may ever route them.
+ENDPOINT_CLASSES = ("inference", "read", "inspect", "management", "account")
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+_EXACT_PATH = re.compile(r"/[A-Za-z0-9._/-]*\Z")
+_VERSION = re.compile(
+    r"v?(?P<release>\d+(?:\.\d+)*)(?:-(?P<pre>[0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?\Z"
+)
+
+
+class UnknownServerError(ValueError):
+    """No such server in the catalogue."""
+
+
+class VersionError(ValueError):
+    """Text that is no version number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One endpoint: either an exact `path` or an anchored `pattern` without captures."""
+
+    methods: tuple[str, ...]
+    endpoint_class: str
+    path: str | None = None
+    pattern: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.pattern is None):
+            raise ValueError(f"a route has either a path or a pattern: {self}")
+        if self.endpoint_class not in ENDPOINT_CLASSES:
+            raise ValueError(f"unknown endpoint class {self.endpoint_class!r}: {self}")
+        if not self.methods or not _METHODS.issuperset(self.methods):
+            raise ValueError(f"unknown method in {self.methods}: {self}")
+        if self.path is not None and not _EXACT_PATH.match(self.path):
+            raise ValueError(f"not a plain path: {self.path!r}")
+        if self.pattern is not None:
+            _check_pattern(self.pattern)
+
+    def matches(self, method: str, path: str) -> bool:
+        """Tell whether a request (path without query, already normalised) is this route's."""
+        if method not in self.methods:
+            return False
+        if self.pattern is None:
+            return path == self.path
+        # fullmatch: `$` alone would also match before a final line feed.
+        return re.fullmatch(self.pattern, path) is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return `methods`, `class` and the one of `path` and `pattern` that is set."""
+        place = {"path": self.path} if self.pattern is None else {"pattern": self.pattern}
+        return {"methods": list(self.methods), **place, "class": self.endpoint_class}
+
+
+def _check_pattern(pattern: str) -> None:
+    """Refuse a pattern that nginx and Python could read differently, or that is not anchored.
+
+    Captures are out because of nginx CVE-2026-42945 and its kin (rewrite and map with captures).
+    """
+    if not (pattern.startswith("^/") and pattern.endswith("$")):
+        raise ValueError(f"pattern is not anchored with ^/ and $: {pattern!r}")
+    if "(" in pattern or re.compile(pattern).groups:
+        raise ValueError(f"pattern has a group: {pattern!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionFloor:
+    """Versions below `version` are affected by every one of `cves`."""
+
+    version: str
+    cves: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the floor as plain data."""
+        return {"version": self.version, "cves": list(self.cves)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Everything the collection knows about one LLM server; times and sizes are not its business.
+
+    `environment` is what hardening sets, `forbidden_environment` what must not be set by anybody.
+    `host_header` is the Host a proxy must send. `health_path` answers 200 without a key.
+    `install_version` is the release a role installs unless told otherwise.
+    """
+
+    name: str
+    unit: str
+    user: str
+    group: str
+    home: str
+    address: str
+    port: int
+    host_header: str
+    health_path: str
+    install_version: str
+    environment: Mapping[str, str]
+    forbidden_environment: tuple[str, ...]
+    writable_paths: tuple[str, ...]
+    devices: tuple[str, ...]
+    routes: tuple[Route, ...]
+    version_floors: tuple[VersionFloor, ...] = field(default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for templates: lists and dicts all the way down."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "user": self.user,
+            "group": self.group,
+            "home": self.home,
+            "address": self.address,
+            "port": self.port,
+            "host_header": self.host_header,
+            "health_path": self.health_path,
+            "install_version": self.install_version,
+            "environment": dict(self.environment),
+            "forbidden_environment": list(self.forbidden_environment),
+            "writable_paths": list(self.writable_paths),
+            "devices": list(self.devices),
+            "routes": [route.as_dict() for route in self.routes],
+            "version_floors": [floor.as_dict() for floor in self.version_floors],
+        }
+
+
+def _exact(endpoint_class: str, methods: str, *paths: str) -> tuple[Route, ...]:
+    """Return one route per path; `methods` is a space-separated list."""
+    return tuple(
+        Route(methods=tuple(methods.split()), path=path, endpoint_class=endpoint_class)
+        for path in paths
+    )
+
+
+def _pattern(endpoint_class: str, methods: str, pattern: str) -> tuple[Route, ...]:
+    """Return a parameterised route as a tuple of one, so that tables can be added up."""
+    return (Route(methods=tuple(methods.split()), pattern=pattern, endpoint_class=endpoint_class),)
+
+
+# What systemd lets a confined server open for its GPU, as the NixOS module for Ollama has it.
+# A node that a host lacks is ignored by systemd.
+GPU_DEVICES = (
+    "char-nvidiactl rw",
+    "char-nvidia-caps rw",
+    "char-nvidia-frontend rw",
+    "char-nvidia-uvm rw",
+    "char-drm rw",
+    "char-fb rw",
+    "char-kfd rw",
+    "/dev/dxg rw",
+)
+
+# Ollama v0.33.0, server/routes.go, GenerateRoutes. A name in a path is one segment there; its
+# grammar is types/model/name.go (letters, digits and `_ - .`, a colon before the tag).
+_OLLAMA_ROUTES = (
+    *_exact("inference", "POST", "/api/generate", "/api/chat", "/api/embed", "/api/embeddings"),
+    *_exact("inference", "POST", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"),
+    *_exact("inference", "POST", "/v1/responses", "/v1/audio/transcriptions", "/v1/messages"),
+    *_exact("read", "GET HEAD", "/", "/api/version", "/api/tags"),
+    *_exact("read", "GET", "/api/ps", "/api/status", "/v1/models"),
+    *_pattern("read", "GET", r"^/v1/models/[A-Za-z0-9._:-]+$"),
+    # Shows templates and system prompts, so it is no mere `read`.
+    *_exact("inspect", "POST", "/api/show"),
+    *_exact("management", "POST", "/api/pull", "/api/push", "/api/create", "/api/copy"),
+    *_exact("management", "DELETE", "/api/delete"),
+    *_pattern("management", "HEAD POST", r"^/api/blobs/sha256[:-][0-9a-f]+$"),
+    *_exact("account", "POST", "/api/me", "/api/signout"),
+    *_pattern("account", "DELETE", r"^/api/user/keys/[A-Za-z0-9._~%+=-]+$"),
+    *_pattern("account", "GET POST", r"^/api/experimental/[A-Za-z0-9._/-]+$"),
+    *_pattern("account", "GET POST", r"^/debug/[A-Za-z0-9._/-]*$"),
+)
+
+# The NVD entries of the CVEs, newest first. Where a CVE names only the last affected version,
+# the floor is the release after it.
+_OLLAMA_FLOORS = (
+    VersionFloor(version="0.35.0", cves=("CVE-2026-103663",)),
+    VersionFloor(version="0.34.2", cves=("CVE-2026-108836", "CVE-2026-85180", "CVE-2026-5530")),
+    VersionFloor(version="0.17.1", cves=("CVE-2026-7482",)),
+    VersionFloor(version="0.12.4", cves=("CVE-2025-63389",)),
+    VersionFloor(version="0.6.8", cves=("CVE-2025-51471",)),
+    VersionFloor(version="0.4.0", cves=("CVE-2024-12886", "CVE-2025-0315", "CVE-2024-39719")),
+    VersionFloor(version="0.1.47", cves=("CVE-2024-45436",)),
+    VersionFloor(version="0.1.46", cves=("CVE-2024-39720", "CVE-2024-39722")),
+    VersionFloor(version="0.1.34", cves=("CVE-2024-37032", "CVE-2024-39721")),
+    VersionFloor(version="0.1.29", cves=("CVE-2024-28224",)),
+)
+
+_OLLAMA = Server(
+    name="ollama",
+    # Unit, user and home: Ollama v0.33.0, scripts/install.sh, configure_systemd.
+    unit="ollama.service",
+    user="ollama",
+    group="ollama",
+    home="/usr/share/ollama",
+    address="127.0.0.1",
+    port=11434,
+    # Bound to loopback it answers 403 to a foreign Host (allowedHostsMiddleware), which is the
+    # answer to CVE-2024-28224 (DNS rebinding).
+    host_header="localhost:11434",
+    health_path="/api/version",
+    install_version="0.35.0",
+    environment=MappingProxyType(
+        {
+            "OLLAMA_HOST": "127.0.0.1:11434",
+            # No model that runs somewhere else, no web search.
+            "OLLAMA_NO_CLOUD": "1",
+            # Level 2 (trace) writes what the model reads and says to the journal.
+            "OLLAMA_DEBUG": "0",
+        }
+    ),
+    forbidden_environment=(
+        # Hosts that may answer in place of the local model.
+        "OLLAMA_REMOTES",
+        "OLLAMA_CLOUD_BASE_URL",
+        # Writes every request body to a file below the temporary directory.
+        "OLLAMA_DEBUG_LOG_REQUESTS",
+    ),
+    writable_paths=("/usr/share/ollama",),
+    devices=GPU_DEVICES,
+    routes=_OLLAMA_ROUTES,
+    version_floors=_OLLAMA_FLOORS,
+)
+
+SERVERS: Mapping[str, Server] = MappingProxyType({server.name: server for server in (_OLLAMA,)})
+
+
+def get_server(name: str) -> Server:
+    """Return the entry called `name`.
+
+    Raises UnknownServerError, which names the servers there are.
+    """
+    try:
+        return SERVERS[name]
+    except KeyError:
+        known = ", ".join(sorted(SERVERS))
+        raise UnknownServerError(f"unknown LLM server {name!r}; known: {known}") from None
+
+
+def _sort_key(version: str) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """Return a key that orders versions as Semantic Versioning 2.0.0 section 11 does.
+
+    A pre-release is below its release; its numeric parts are below its words.
+    """
+    found = _VERSION.match(version.strip())
+    if found is None:
+        raise VersionError(f"not a version number: {version!r}")
+    release = tuple(int(part) for part in found["release"].split("."))
+    while release and release[-1] == 0:  # 1.2 and 1.2.0 are one version
+        release = release[:-1]
+    if found["pre"] is None:
+        return release, ((2,),)
+    return release, tuple(_pre_release_key(part) for part in re.split(r"[.-]", found["pre"]))
+
+
+def _pre_release_key(part: str) -> tuple[Any, ...]:
+    """Order one part of a pre-release; `rc10` comes after `rc2`, as people mean it."""
+    if part.isdecimal():
+        return (0, "", int(part))
+    word, digits = re.match(r"(.*?)(\d*)\Z", part).groups()  # type: ignore[union-attr]
+    return (1, word, int(digits or 0))
+
+
+def compare(left: str, right: str) -> int:
+    """Return -1, 0 or 1: whether version `left` is older than, equal to or newer than `right`.
+
+    `v0.33.0`, `0.33` and `0.33.0-rc2` are understood; raises VersionError for anything else.
+    """
+    first, second = _sort_key(left), _sort_key(right)
+    return (first > second) - (first < second)
+
+
+def missed_floors(floors: Sequence[VersionFloor], version: str) -> list[VersionFloor]:
+    """Return the floors that `version` is below, in the catalogue's order."""
+    return [floor for floor in floors if compare(version, floor.version) < 0]

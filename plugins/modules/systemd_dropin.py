@@ -1,0 +1,379 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, llmsec.hardening contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: systemd_dropin
+short_description: Write a systemd drop-in that has the last word
+version_added: 0.1.0
+description:
+  - Writes a drop-in below C(/etc/systemd/system) for a unit and reloads the manager.
+  - Reads every other fragment of the unit first, and its environment files. When one of them would
+    give anything this drop-in sets another value, the module fails before it writes, and names
+    file, line and remedy.
+  - Lists that systemd adds up, such as C(IPAddressAllow), are reset before they are set, so that
+    what earlier fragments put into them is gone.
+  - The unit itself is neither restarted nor required to exist.
+options:
+  unit:
+    description: Name of the unit with its suffix.
+    type: str
+    required: true
+  name:
+    description: File name of the drop-in.
+    type: str
+    default: 50-llm-hardening.conf
+  content:
+    description:
+      - Sections, each a dictionary of directives. A list sets a directive several times, an empty
+        text or list sets it to nothing, V(null) leaves it out.
+      - The directive C(Environment) has an option of its own, O(environment).
+    type: dict
+    default: {}
+  environment:
+    description:
+      - Environment variables with their literal values; V(null) leaves a variable out.
+      - The file is readable for all users, so nothing secret belongs here.
+    type: dict
+    default: {}
+  forbidden_environment:
+    description:
+      - Variables that must not be set anywhere. Whoever sets one is a conflict.
+      - They are unset as well (C(UnsetEnvironment=)), which covers what comes later.
+    type: list
+    elements: str
+    default: []
+  inspect_environment:
+    description: Variables whose value in force shall be returned, this drop-in's included.
+    type: list
+    elements: str
+    default: []
+  state:
+    description: Whether the drop-in is there.
+    type: str
+    choices: [present, absent]
+    default: present
+extends_documentation_fragment:
+  - llmsec.hardening.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  platform:
+    platforms: linux
+author:
+  - llmsec.hardening contributors (@llmsec)
+"""
+
+EXAMPLES = r"""
+- name: Bind Ollama to loopback and keep it off the network
+  llmsec.hardening.systemd_dropin:
+    unit: ollama.service
+    environment:
+      OLLAMA_HOST: 127.0.0.1:11434
+    forbidden_environment: [OLLAMA_REMOTES]
+    content:
+      Service:
+        IPAddressDeny: any
+        IPAddressAllow: localhost
+        SystemCallFilter: ["@system-service", "~@privileged"]
+
+- name: Find out whether anything would win over it, and change nothing
+  llmsec.hardening.systemd_dropin:
+    unit: ollama.service
+    environment:
+      OLLAMA_HOST: 127.0.0.1:11434
+  check_mode: true
+"""
+
+RETURN = r"""
+path:
+  description: The drop-in.
+  returned: success
+  type: str
+  sample: /etc/systemd/system/ollama.service.d/50-llm-hardening.conf
+restart_required:
+  description:
+    - Whether the unit's process runs without what is in the drop-in now. Either the drop-in was
+      changed, or the process is older than it, as after a run that was interrupted.
+  returned: success
+  type: bool
+unit_file:
+  description: Facts about the unit as its files have it, this drop-in included.
+  returned: success
+  type: dict
+  contains:
+    path:
+      description: The unit file, or V(null) when there is none.
+      type: str
+    user:
+      description: C(User=), or V(null).
+      type: str
+    group:
+      description: C(Group=), or V(null).
+      type: str
+    program:
+      description: The program of the last C(ExecStart=), or V(null).
+      type: str
+    environment:
+      description: The variables of O(inspect_environment), V(null) where not set.
+      type: dict
+"""
+
+import glob
+import os
+import re
+import tempfile
+import typing as t
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.llmsec.hardening.plugins.module_utils.systemd_units import (
+    UNIT_PATHS,
+    Assignment,
+    Fragment,
+    UnitError,
+    Wish,
+    dropin_directories,
+    effective_environment,
+    environment_file_patterns,
+    expand_specifiers,
+    find_conflicts,
+    in_force,
+    make_wish,
+    order_dropins,
+    parse_fragments,
+    render,
+    split_words,
+)
+
+HEADER = "Managed by Ansible (llmsec.hardening): changes to this file are overwritten."
+OWN_PLACE = "/etc/systemd/system"
+UNIT_NAME = re.compile(
+    r"[A-Za-z0-9:_.@\\-]+\.(service|socket|mount|swap|timer|path|slice|target)\Z"
+)
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*\.conf\Z")
+
+
+class UnitFiles:
+    """The unit files of a host; `root` is put before every path, for tests."""
+
+    def __init__(self, unit: str, root: str = "") -> None:
+        self.unit = unit
+        self.root = root
+
+    def read(self, path: str) -> str:
+        """Return a file's text, with undecodable bytes kept; systemd judges those."""
+        return Path(self.root + path).read_text(encoding="utf-8", errors="surrogateescape")
+
+    def unit_file(self) -> str | None:
+        """Return the path of the unit file in force, or None."""
+        template = re.sub(r"@[^@]+\.", "@.", self.unit)
+        for name in dict.fromkeys((self.unit, template)):
+            for place in UNIT_PATHS:
+                if os.path.lexists(f"{self.root}{place}/{name}"):
+                    return f"{place}/{name}"
+        return None
+
+    def aliases(self) -> list[str]:
+        """Return the other names of the unit: symbolic links in the load path to or from it."""
+        kind = self.unit.rpartition(".")[2]
+        names: set[str] = set()
+        for place in UNIT_PATHS:
+            for link in glob.glob(f"{glob.escape(self.root + place)}/*.{kind}"):
+                if os.path.islink(link):
+                    pair = {os.path.basename(link), os.path.basename(os.path.realpath(link))}
+                    names |= pair if self.unit in pair else set()
+        return sorted(name for name in names - {self.unit} if name.endswith(f".{kind}"))
+
+    def dropins(self, own_path: str) -> list[str]:
+        """Return the drop-ins in reading order, as if `own_path` existed."""
+        found = []
+        for directory in dropin_directories(self.unit, self.aliases()):
+            here = glob.glob(f"{glob.escape(self.root + directory)}/*.conf")
+            paths = {f"{directory}/{os.path.basename(path)}" for path in here}
+            if directory == os.path.dirname(own_path):
+                paths.add(own_path)
+            found += sorted(paths)
+        return order_dropins(found)
+
+    def fragments(self, own_path: str, own_text: str | None) -> list[Fragment]:
+        """Return the unit and its drop-ins; ours with the text given, without it when None."""
+        unit_file = self.unit_file()
+        paths = [unit_file] if unit_file else []
+        paths += self.dropins(own_path)
+        return [
+            Fragment(path, own_text or "" if path == own_path else self.read(path))
+            for path in paths
+            if path != own_path or own_text is not None
+        ]
+
+    def environment_files(self, assignments: list[Assignment]) -> list[Fragment]:
+        """Read the files that EnvironmentFile= names; one that is not there sets nothing."""
+        files = []
+        for pattern in environment_file_patterns(assignments):
+            name = expand_specifiers(pattern.removeprefix("-"), self.unit)
+            for found in sorted(glob.glob(self.root + name)):
+                path = found.removeprefix(self.root)
+                files.append(Fragment(path, self.read(path)))
+        return files
+
+
+def describe(
+    assignments: list[Assignment], files: list[Fragment], unit_file: str | None, names: list[str]
+) -> dict[str, t.Any]:
+    """Return `unit_file` as documented above."""
+
+    def scalar(key: str) -> str | None:
+        found = in_force(assignments, "Service", key)
+        return found[-1].value if found else None
+
+    variables = effective_environment(assignments, files)
+    start = split_words(scalar("ExecStart") or "")
+    return {
+        "path": unit_file,
+        "user": scalar("User"),
+        "group": scalar("Group"),
+        "program": start[0].lstrip("@-:+!|") if start else None,
+        "environment": {
+            name: variables[name].value if name in variables else None for name in names
+        },
+    }
+
+
+def show(module: AnsibleModule, unit: str) -> dict[str, str]:
+    """Ask the manager about the unit; empty when there is no manager to ask."""
+    properties = "ActiveState,ExecMainStartTimestamp,NeedDaemonReload"
+    command = ["systemctl", "show", "--timestamp=unix", f"--property={properties}", "--", unit]
+    if module.get_bin_path("systemctl") is None:
+        return {}
+    code, out, _err = module.run_command(command, environ_update={"LC_ALL": "C"})
+    pairs = [line.partition("=") for line in out.splitlines()] if code == 0 else []
+    return {key: value for key, _equals, value in pairs}
+
+
+def is_running(state: dict[str, str]) -> bool:
+    """Tell whether the unit has a process, or waits to have one again."""
+    return state.get("ActiveState", "inactive") not in ("inactive", "failed")
+
+
+def is_stale(state: dict[str, str], path: str) -> bool:
+    """Tell whether the unit's process began before the drop-in was last written."""
+    started = state.get("ExecMainStartTimestamp", "").removeprefix("@")
+    if not started.isdecimal() or not os.path.exists(path):
+        return False
+    return int(started) < int(os.stat(path).st_mtime)
+
+
+def store(module: AnsibleModule, path: str, text: str) -> None:
+    """Put the text in place in one step, readable for all and writable for root."""
+    Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=module.tmpdir)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    module.atomic_move(temporary, path)
+
+
+def discard(path: str) -> None:
+    """Remove the drop-in, and its directory when nothing else is in it."""
+    Path(path).unlink(missing_ok=True)
+    directory = Path(path).parent
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
+
+
+def fix_attributes(module: AnsibleModule, path: str) -> bool:
+    """Give the file to root with mode 0644; return whether that was needed."""
+    if not os.path.exists(path):
+        return False
+    changed = module.set_mode_if_different(path, 0o644, False)
+    changed = module.set_owner_if_different(path, "root", changed)
+    return bool(module.set_group_if_different(path, "root", changed))
+
+
+def check_names(params: dict[str, t.Any]) -> None:
+    """Raise UnitError for a unit or file name that is none."""
+    if not UNIT_NAME.match(params["unit"]):
+        raise UnitError(f"not a unit name with its suffix: {params['unit']!r}")
+    if not FILE_NAME.match(params["name"]):
+        raise UnitError(f"not a file name ending in .conf: {params['name']!r}")
+
+
+def plan(params: dict[str, t.Any], path: str, files: UnitFiles) -> tuple[str | None, dict]:
+    """Return the text to write (None to remove) and the facts; raise UnitError on a conflict."""
+    wish = make_wish(params["content"], params["environment"], params["forbidden_environment"])
+    text = render(wish, HEADER) if params["state"] == "present" else None
+    fragments = files.fragments(path, text)
+    assignments = parse_fragments(fragments)
+    environment_files = files.environment_files(assignments)
+    if text is not None:
+        refuse_conflicts(fragments, path, wish, environment_files)
+    names = params["inspect_environment"]
+    return text, describe(assignments, environment_files, files.unit_file(), names)
+
+
+def refuse_conflicts(
+    fragments: list[Fragment], path: str, wish: Wish, environment_files: list[Fragment]
+) -> None:
+    """Raise UnitError that names everything that would win over the drop-in."""
+    conflicts = find_conflicts(fragments, path, wish, environment_files)
+    if conflicts:
+        raise UnitError("; ".join(map(str, conflicts)))
+
+
+def apply(module: AnsibleModule, path: str, text: str | None, before: str | None) -> bool:
+    """Make the file what it should be, unless in check mode; return whether that is a change."""
+    changed = text != before
+    if changed and not module.check_mode:
+        if text is None:
+            discard(path)
+        else:
+            store(module, path, text)
+    return (fix_attributes(module, path) if text is not None else False) or changed
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "unit": {"type": "str", "required": True},
+            "name": {"type": "str", "default": "50-llm-hardening.conf"},
+            "content": {"type": "dict", "default": {}},
+            "environment": {"type": "dict", "default": {}},
+            "forbidden_environment": {"type": "list", "elements": "str", "default": []},
+            "inspect_environment": {"type": "list", "elements": "str", "default": []},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        },
+        supports_check_mode=True,
+    )
+    unit = module.params["unit"]
+    path = f"{OWN_PLACE}/{unit}.d/{module.params['name']}"
+    files = UnitFiles(unit)
+    try:
+        check_names(module.params)
+        text, facts = plan(module.params, path, files)
+        before = files.read(path) if os.path.exists(path) else None
+        changed = apply(module, path, text, before)
+    except (UnitError, OSError) as exc:
+        module.fail_json(msg=f"{unit}: {exc}", path=path)
+    state = show(module, unit)
+    if not module.check_mode and (changed or state.get("NeedDaemonReload") == "yes"):
+        module.run_command(["systemctl", "daemon-reload"], check_rc=True)
+    module.exit_json(
+        changed=changed,
+        path=path,
+        restart_required=is_running(state) and (changed or is_stale(state, path)),
+        unit_file=facts,
+        diff={
+            "before": before or "",
+            "after": text or "",
+            "before_header": path,
+            "after_header": path,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
