@@ -48,8 +48,7 @@ def shell(host: str) -> None:
 def main(words: list[str]) -> int:
     match words:
         case ["up"]:
-            lab = scenarios.lab()
-            lab.up()
+            lab = scenarios.up()
             say(f"The inventory is {lab.inventory.relative_to(ROOT)}")
         case ["down"]:
             scenarios.lab().down()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import shutil
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -74,7 +76,8 @@ class Lab:
         remove_containers(mine)
         if inspect("network", self.network):
             podman("network", "rm", self.network)
-        run(["rm", "-rf", "--", self.inventory, STATE / self.name])
+        shutil.rmtree(self.inventory, ignore_errors=True)
+        shutil.rmtree(STATE / self.name, ignore_errors=True)
 
     def addresses(self) -> dict[str, tuple[str, str]]:
         """Host name → (IPv4, IPv6); fixed, so that a host keeps its address over a restart."""
@@ -89,9 +92,12 @@ class Lab:
             for place, host in enumerate(self.hosts)
         }
 
-    def execute(self, host: str, *command: str, check: bool = True) -> str:
+    def run(
+        self, host: str, *command: str, stdin: str = "", check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command as root on a host, the way a person at its console would."""
-        return podman("exec", self.container(host), *command, check=check).stdout
+        words = ["exec", "--interactive", self.container(host), *command]
+        return podman(*words, stdin=stdin, check=check)
 
     def _network_up(self) -> None:
         if inspect("network", self.network) is None:
@@ -127,7 +133,7 @@ class Lab:
                 f"--ip6={v6}", *aliases, *mounts, images[host.debian], "/sbin/init",
             )  # fmt: skip
         self._wait_for_boot(name)
-        self._authorize(name)
+        self._authorize(host.name)
 
     def _wait_for_boot(self, container: str) -> None:
         deadline = time.monotonic() + BOOT_TIMEOUT
@@ -140,15 +146,15 @@ class Lab:
             time.sleep(0.3)
         raise LabError(f"{container} did not boot within {BOOT_TIMEOUT} s (systemd says: {state})")
 
-    def _authorize(self, container: str) -> None:
+    def _authorize(self, host: str) -> None:
         public = (self._ssh / "id_ed25519.pub").read_text()
         write = "cat >/etc/ssh/lab_authorized_keys && chmod 0644 /etc/ssh/lab_authorized_keys"
-        podman("exec", "--interactive", container, "sh", "-c", write, stdin=public)
+        self.run(host, "sh", "-c", write, stdin=public, check=True)
 
     def _host_key(self, host: Host, addresses: dict[str, tuple[str, str]]) -> str:
         """The host's key for known_hosts, read from inside: nobody on the network can lie."""
-        text = self.execute(host.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
-        kind, key = text.split()[:2]
+        text = self.run(host.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub", check=True)
+        kind, key = text.stdout.split()[:2]
         return f"{','.join(addresses[host.name])} {kind} {key}\n"
 
     def _write_inventory(self, addresses: dict[str, tuple[str, str]]) -> None:

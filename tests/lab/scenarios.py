@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tests.lab import artifacts
 from tests.lab.hosts import Host, Lab
 from tests.lab.steps import ROOT
@@ -41,3 +43,12 @@ def lab() -> Lab:
         "lab_clients": CLIENTS,
     }
     return Lab("molecule", neighbours() + gateways, variables=variables)
+
+
+def up() -> Lab:
+    """Build what is missing, side by side, and boot the hosts."""
+    images = [partial(artifacts.image, debian) for debian in artifacts.SUITES]
+    artifacts.build(artifacts.ollama, artifacts.model, artifacts.clients, *images)
+    booted = lab()
+    booted.up()
+    return booted

@@ -6,8 +6,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -71,3 +73,17 @@ def run(
 def key_of(*parts: object) -> str:
     """A short key of what something is made from: equal parts, equal key."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """A directory beside the cache, on the same file system, removed afterwards."""
+    CACHE.mkdir(exist_ok=True)
+    path = Path(tempfile.mkdtemp(prefix="build-", dir=CACHE))
+    path.chmod(0o755)  # mmdebstrap's apt reads it as another user
+    try:
+        yield path
+    finally:
+        # Go makes its module cache read-only.
+        run(["chmod", "-R", "u+w", path], check=False)
+        shutil.rmtree(path, ignore_errors=True)

@@ -15,7 +15,7 @@ SEED = 20261123
 
 def _vocabulary() -> tuple[list[str], list[float], list[int]]:
     """Tokens, scores and types of a SentencePiece vocabulary that can spell every byte."""
-    from gguf import TokenType  # noqa: PLC0415  # only the build needs it
+    from gguf import TokenType  # only the build needs it
 
     tokens = ["<unk>", "<s>", "</s>"]
     types = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL]
@@ -29,8 +29,8 @@ def _vocabulary() -> tuple[list[str], list[float], list[int]]:
 
 def write(path: Path) -> None:
     """Write the model as a GGUF file; equal bytes at each call."""
-    import gguf  # noqa: PLC0415
-    import numpy  # noqa: PLC0415
+    import gguf
+    import numpy
 
     tokens, scores, types = _vocabulary()
     random = numpy.random.default_rng(SEED)

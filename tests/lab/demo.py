@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""./dev demo: an open Ollama is attacked, hardened by the collection, and attacked again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.lab import artifacts
+from tests.lab.hosts import STATE, Host, Lab
+from tests.lab.probes import Seen, Target, probe
+from tests.lab.steps import ROOT, LabError, say, step
+
+SERVER_NAME = "llm.internal.example.com"
+MODEL = "tiny"
+KEY_ID = "demo"
+DEBIAN = "12"
+
+DESCRIPTION = STATE / "demo.json"
+BEFORE = STATE / "before.json"
+INVENTORY = STATE / "inventory"
+VARIABLES = INVENTORY / "group_vars" / "llm_hosts"
+CA_FILE = STATE / "pki" / "ca.crt"
+KEY_FILE = STATE / "demo.key"
+CURL_HEADER = STATE / "authorization.header"
+CA_ON_HOSTS = "/etc/ssl/lab-ca.crt"
+
+
+def lab() -> Lab:
+    """The demo's three hosts."""
+    clients = ((artifacts.clients(), "/opt/llm-clients"),)
+    hosts = [
+        Host("gateway", DEBIAN, groups=("llm_hosts",), aliases=(SERVER_NAME,)),
+        Host("app-server", DEBIAN, groups=("app_servers",), mounts=clients),
+        Host("stranger", DEBIAN, groups=("strangers",)),
+    ]
+    return Lab("demo", hosts, inventory_directory=INVENTORY)
+
+
+def playbook(*words: str | Path) -> None:
+    """Run ansible-playbook on the demo's inventory, its output shown as it comes."""
+    command = ["ansible-playbook", "-i", str(INVENTORY), *(str(word) for word in words)]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        raise LabError(f"{' '.join(command[:5])} … failed with {done.returncode}; see above")
+
+
+def write_variables() -> None:
+    """What a user would write into group_vars: the gateway's name, and where the CA is kept."""
+    VARIABLES.mkdir(parents=True, exist_ok=True)
+    content = {
+        "gateway_server_names": [SERVER_NAME],
+        "pki_ca_directory": "{{ inventory_dir }}/../pki",
+        "lab_ollama_archive": str(artifacts.ollama()),
+        "lab_model": str(artifacts.model()),
+    }
+    (VARIABLES / "gateway.yml").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def issue_key() -> str:
+    """The application server's key: made once, its hash beside the other variables."""
+    if not KEY_FILE.exists():
+        playbook(
+            "llmsec.hardening.issue_key",
+            *("-e", f"issue_key_id={KEY_ID}"),
+            *("-e", "issue_key_owner=application server of the demo"),
+            *("-e", "issue_key_expires=30d"),
+            *("-e", f"issue_key_vars_file={VARIABLES / 'api_keys.yml'}"),
+            *("-e", f"issue_key_secret_file={KEY_FILE}"),
+        )
+    return KEY_FILE.read_text().strip()
+
+
+def trust_ca(up: Lab) -> None:
+    """Give the neighbours the CA's certificate, as an application server would have it."""
+    text = CA_FILE.read_text() if CA_FILE.exists() else ""
+    for host in ("app-server", "stranger"):
+        up.run(host, "sh", "-c", f"cat >{CA_ON_HOSTS}", stdin=text, check=True)
+
+
+def write_description(up: Lab, key: str) -> None:
+    """.lab/demo.json and the header file of the curl line; both hold the key, so 0600."""
+    addresses = up.addresses()
+    content: dict[str, Any] = {
+        name.replace("-", "_"): {"container": up.container(name), "address": addresses[name][0]}
+        for name in ("gateway", "app-server", "stranger")
+    }
+    content |= {
+        "server_name": SERVER_NAME,
+        "url": f"https://{SERVER_NAME}",
+        "ca_file": str(CA_FILE.relative_to(ROOT)),
+        "api_key": key,
+        "model": MODEL,
+    }
+    for path, text in (
+        (CURL_HEADER, f"Authorization: Bearer {key}\n"),
+        (DESCRIPTION, json.dumps(content, indent=2) + "\n"),
+    ):
+        path.touch(0o600)
+        path.write_text(text)
+
+
+def table(before: list[Seen], after: list[Seen]) -> str:
+    """Before and after, side by side, with a mark on what is as it must be."""
+    rows = [("", "before", "after", "")]
+    rows += [
+        (old.title, old.text, new.text, "ok" if new.good else "NOT AS IT MUST BE")
+        for old, new in zip(before, after, strict=True)
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def curl_line(address: str) -> str:
+    """One line to paste: the key stays out of the process list, in a file."""
+    body = json.dumps({"model": MODEL, "prompt": "Is this door closed?"})
+    ca_file, header = CA_FILE.relative_to(ROOT), CURL_HEADER.relative_to(ROOT)
+    return (
+        f"curl --noproxy '*' --cacert {ca_file} -H @{header} "
+        f"--resolve {SERVER_NAME}:443:{address} https://{SERVER_NAME}/api/generate -d '{body}'"
+    )
+
+
+def give_to_caller() -> None:
+    """Under sudo, what the demo wrote belongs to who called it: the curl line reads the key."""
+    if "SUDO_UID" in os.environ:
+        for path in [STATE, *STATE.rglob("*")]:
+            shutil.chown(path, int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"]))
+
+
+def attack_before(up: Lab, target: Target) -> list[Seen]:
+    """The probes on the open host; remembered, for a second demo finds it hardened."""
+    if not BEFORE.exists():
+        with step("Installing Ollama the way most guides do"):
+            playbook(ROOT / "tests/lab/open_ollama.yml")
+        with step("Attacking it from the stranger"):
+            trust_ca(up)
+            BEFORE.write_text(json.dumps([asdict(seen) for seen in probe(target)]))
+    return [Seen(**seen) for seen in json.loads(BEFORE.read_text())]
+
+
+def up_and_harden(words: list[str]) -> int:
+    """The whole demo; 1 when something is not as it must be on a hardened host."""
+    start = time.monotonic()
+    image = partial(artifacts.image, DEBIAN)
+    artifacts.build(artifacts.ollama, artifacts.model, artifacts.clients, image)
+    hosts = lab()
+    hosts.up()
+    write_variables()
+    key = issue_key()
+    v4, v6 = hosts.addresses()["gateway"]
+    target = Target(hosts, v4, v6, SERVER_NAME, CA_ON_HOSTS, key, MODEL)
+    before = attack_before(hosts, target)
+    with step("Hardening it: ansible-playbook -i .lab/inventory llmsec.hardening.harden"):
+        playbook("llmsec.hardening.harden", *words)
+    write_description(hosts, key)
+    with step("Attacking it again"):
+        trust_ca(hosts)
+        after = probe(target)
+    give_to_caller()
+    print(f"\n{table(before, after)}\n\nAsk it yourself:\n\n  {curl_line(v4)}\n")
+    print("The hosts stay up (.lab/demo.json says where); ./dev demo down removes them.")
+    say(f"The whole demo took {time.monotonic() - start:.0f} s")
+    if words:
+        return 0  # other settings than the default: the table shows, nobody judges
+    return 0 if all(seen.good for seen in after) else 1
+
+
+def down() -> None:
+    """Remove the demo's hosts and everything that describes them."""
+    Lab("demo", [], inventory_directory=INVENTORY).down()
+    for path in (DESCRIPTION, BEFORE, KEY_FILE, CURL_HEADER):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(CA_FILE.parent, ignore_errors=True)
+
+
+def main(words: list[str]) -> int:
+    if words == ["down"]:
+        down()
+        return 0
+    return up_and_harden(words)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except LabError as error:
+        sys.exit(f"./dev demo: {error}")

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an attacker and an application see of a gateway, asked with curl from the lab's hosts.
+
+The same probes run before and after hardening. Each says what it saw in a few words, and whether
+that is what a hardened host must show.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.lab.hosts import Lab
+
+STATUS = "%{http_code}"
+FLOOD = 14  # requests; more than one address may send at once
+# curl's exit codes for "nobody there" and "no TLS with you"
+_NO_ANSWER = {6: "no such name", 7: "refused", 28: "no answer", 35: "TLS refused", 52: "no answer"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the probes go, and the key that the application server was given."""
+
+    lab: Lab
+    address: str
+    address6: str
+    name: str
+    ca_file: str  # on the hosts
+    key: str
+    model: str
+
+    def url(self, path: str) -> str:
+        return f"https://{self.name}{path}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one probe saw, and whether a hardened host should look like that."""
+
+    title: str
+    text: str
+    good: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """curl's verdict: HTTP status ("" without an answer), why there was none, and the body."""
+
+    status: str
+    why: str
+    body: str
+
+    def __str__(self) -> str:
+        return self.status or self.why
+
+
+def curl(target: Target, host: str, *words: str, key: str = "") -> Answer:
+    """One request from a host of the lab. The key goes in on standard input, not as an argument."""
+    config = f'header = "Authorization: Bearer {key}"\n' if key else ""
+    done = target.lab.run(
+        host, "curl", "--config", "-", "--silent", "--max-time", "20", "--connect-timeout", "3",
+        "--cacert", target.ca_file, "--write-out", f"\n{STATUS}", *words, stdin=config,
+    )  # fmt: skip
+    body, _, status = done.stdout.rpartition("\n")
+    why = _NO_ANSWER.get(done.returncode, f"curl: {done.returncode}")
+    return Answer("" if status == "000" else status, why, body)
+
+
+def _generate(model: str, **more: Any) -> list[str]:
+    body = {"model": model, "prompt": "Hello", "options": {"num_predict": 16}, **more}
+    return ["--header", "Content-Type: application/json", "--data", json.dumps(body)]
+
+
+def _open_port(target: Target, address: str, title: str) -> Seen:
+    answer = curl(target, "stranger", f"http://{address}:11434/api/tags")
+    text = f"open: {answer}, lists the models" if answer.status == "200" else f"closed: {answer}"
+    return Seen(title, text, answer.status == "")
+
+
+def open_port(target: Target) -> Seen:
+    return _open_port(target, target.address, "Stranger reads port 11434 over IPv4")
+
+
+def open_port_6(target: Target) -> Seen:
+    return _open_port(target, f"[{target.address6}]", "Stranger reads port 11434 over IPv6")
+
+
+def free_compute(target: Target) -> Seen:
+    url = f"http://{target.address}:11434/api/generate"
+    answer = curl(target, "stranger", url, *_generate(target.model, stream=False))
+    text = "generates tokens" if '"done":true' in answer.body else f"nothing: {answer}"
+    return Seen("Stranger uses the model for free", text, answer.status == "")
+
+
+def delete_model(target: Target) -> Seen:
+    """Deletes a model that does not exist: 404 from Ollama itself shows that it would have."""
+    words = ["--request", "DELETE", "--data", '{"model":"no-such-model"}']
+    answer = curl(target, "stranger", f"http://{target.address}:11434/api/delete", *words)
+    reached = "not found" in answer.body
+    return Seen(
+        "Stranger deletes models",
+        "reaches Ollama" if reached else f"nothing: {answer}",
+        not reached,
+    )
+
+
+def flood(target: Target) -> Seen:
+    open_url = f"http://{target.address}:11434/api/tags"
+    probe = curl(target, "stranger", open_url)
+    url = open_url if probe.status else target.url("/api/tags")
+    answers = [curl(target, "stranger", url).status for _ in range(FLOOD)]
+    limited = answers.count("429")
+    text = f"{limited} of {FLOOD} refused with 429" if limited else f"{FLOOD} of {FLOOD} answered"
+    if not any(answers):
+        text = "no answer"
+    return Seen("Stranger floods", text, limited > 0 and "200" not in answers)
+
+
+def no_key(target: Target) -> Seen:
+    answer = curl(target, "stranger", target.url("/api/generate"), *_generate(target.model))
+    return Seen("TLS gateway, no key", str(answer), answer.status == "401")
+
+
+def wrong_key(target: Target) -> Seen:
+    words = _generate(target.model)
+    answer = curl(target, "stranger", target.url("/api/generate"), *words, key="llmk_" + "0" * 46)
+    return Seen("TLS gateway, wrong key", str(answer), answer.status == "401")
+
+
+def management(target: Target) -> Seen:
+    words = ["--data", '{"model":"no-such-model"}']
+    answer = curl(target, "app-server", target.url("/api/pull"), *words, key=target.key)
+    return Seen("TLS gateway, right key, pulls a model", str(answer), answer.status == "404")
+
+
+def other_name(target: Target) -> Seen:
+    words = ["--connect-to", f"::{target.name}:443", "https://other.example.com/api/tags"]
+    answer = curl(target, "app-server", *words, key=target.key)
+    return Seen("TLS gateway, called by another name", str(answer), answer.status == "")
+
+
+def application(target: Target) -> Seen:
+    words = ["--no-buffer", *_generate(target.model)]
+    answer = curl(target, "app-server", target.url("/api/generate"), *words, key=target.key)
+    tokens = answer.body.count('"response"')
+    good = answer.status == "200" and '"done":true' in answer.body and tokens > 1
+    text = f"200, streams {tokens} pieces" if good else str(answer)
+    return Seen("Application server with its key", text, good)
+
+
+# In this order: the flood comes last, since it uses up the stranger's allowance.
+PROBES: tuple[Callable[[Target], Seen], ...] = (
+    open_port,
+    open_port_6,
+    free_compute,
+    delete_model,
+    no_key,
+    wrong_key,
+    other_name,
+    management,
+    application,
+    flood,
+)
+
+
+def probe(target: Target) -> list[Seen]:
+    """Run all probes, one after the other."""
+    return [ask(target) for ask in PROBES]
