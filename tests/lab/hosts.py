@@ -88,9 +88,19 @@ class Lab:
         v4 = next(subnet for subnet in subnets if subnet.version == 4)
         v6 = next(subnet for subnet in subnets if subnet.version == 6)
         return {
-            host.name: (str(v4[FIRST_ADDRESS + place]), str(v6[FIRST_ADDRESS + place]))
-            for place, host in enumerate(self.hosts)
+            name: (str(v4[FIRST_ADDRESS + place]), str(v6[FIRST_ADDRESS + place]))
+            for name, place in self._places().items()
         }
+
+    def _places(self) -> dict[str, int]:
+        """Host name → its number on the network, remembered so that new hosts move nobody."""
+        file = STATE / self.name / "places.json"
+        places: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+        for host in self.hosts:
+            places.setdefault(host.name, max(places.values(), default=-1) + 1)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(places))
+        return places
 
     def run(
         self, host: str, *command: str, stdin: str = "", check: bool = False
@@ -164,29 +174,25 @@ class Lab:
         for host in self.hosts:
             for group in host.groups:
                 groups.setdefault(group, {"hosts": {}})["hosts"][host.name] = None
-        ssh = f"{{{{ inventory_dir }}}}/{self._relative(self._ssh)}"
-        content = {
-            "all": {
-                "hosts": {
-                    host.name: {
-                        "ansible_host": addresses[host.name][0],
-                        "lab_ipv6": addresses[host.name][1],
-                        "lab_container": self.container(host.name),
-                    }
-                    for host in self.hosts
-                },
-                "vars": {
-                    "ansible_user": "ansible",
-                    "ansible_ssh_private_key_file": f"{ssh}/id_ed25519",
-                    "ansible_ssh_common_args": f"-o UserKnownHostsFile={ssh}/known_hosts",
-                    **self.variables,
-                },
-                "children": groups,
-            }
+        ssh = f"{{{{ inventory_dir }}}}/{os.path.relpath(self._ssh, self.inventory)}"
+        # Not variables of `all`: those would reach the control node as well.
+        lab = {
+            "hosts": {
+                host.name: {
+                    "ansible_host": addresses[host.name][0],
+                    "lab_ipv6": addresses[host.name][1],
+                    "lab_container": self.container(host.name),
+                }
+                for host in self.hosts
+            },
+            "vars": {
+                "ansible_user": "ansible",
+                "ansible_ssh_private_key_file": f"{ssh}/id_ed25519",
+                "ansible_ssh_common_args": f"-o UserKnownHostsFile={ssh}/known_hosts",
+                **self.variables,
+            },
         }
+        content = {"all": {"children": {"lab": lab, **groups}}}
         self.inventory.mkdir(parents=True, exist_ok=True)
         # JSON is YAML: the file needs no library to write and any tool can read it.
         (self.inventory / "hosts.yml").write_text(json.dumps(content, indent=2) + "\n")
-
-    def _relative(self, path: Path) -> str:
-        return os.path.relpath(path, self.inventory)

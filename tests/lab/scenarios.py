@@ -7,6 +7,7 @@ from functools import partial
 
 from tests.lab import artifacts
 from tests.lab.hosts import Host, Lab
+from tests.lab.podman import remove_containers
 from tests.lab.steps import ROOT
 
 CLIENTS = "/opt/llm-clients"
@@ -52,3 +53,11 @@ def up() -> Lab:
     booted = lab()
     booted.up()
     return booted
+
+
+def reset(wanted: list[str]) -> None:
+    """Give these scenarios hosts that nothing was done to yet."""
+    current = lab()
+    stale = [host.name for host in current.hosts if set(host.groups) & set(wanted)]
+    remove_containers([current.container(name) for name in stale])
+    up()

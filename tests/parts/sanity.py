@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ansible-test sanity, on a copy of the tree: it wants real files at .../llmsec/hardening."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from tests.lab.steps import CACHE, ROOT, run
+
+WORK = CACHE / "sanity"
+TREE = WORK / "ansible_collections/llmsec/hardening"
+
+# ansible-test downloads this script to put pip into its own environments; ensurepip does the same
+# without a download.
+_GET_PIP = "import ensurepip\nensurepip.bootstrap()\n"
+
+
+def _copy_tree() -> None:
+    """Copy what git would commit, as it is in the working tree."""
+    shutil.rmtree(TREE, ignore_errors=True)
+    listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT)
+    for name in filter(None, listed.stdout.split("\0")):
+        source = ROOT / name
+        if source.is_file():
+            (TREE / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, TREE / name)
+
+
+def _provide_get_pip() -> None:
+    directory = Path.home() / ".ansible/test/cache"
+    directory.mkdir(parents=True, exist_ok=True)
+    for version in ("24_2", "25_2", "25_3", "26_0"):
+        script = directory / f"get_pip_{version}.py"
+        if not script.exists():
+            script.write_text(_GET_PIP)
+
+
+def commands(words: list[str]) -> list[list[str]]:
+    """The whole of sanity for this Python's ansible-core."""
+    _copy_tree()
+    _provide_get_pip()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    test = ["ansible-test", "sanity", "--venv", "--python", version, "--color", "no", *words]
+    return [["env", "--chdir", str(TREE), *test]]
