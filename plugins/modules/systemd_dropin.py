@@ -95,6 +95,14 @@ path:
   returned: success
   type: str
   sample: /etc/systemd/system/ollama.service.d/50-llm-hardening.conf
+previous:
+  description: The drop-in's text before, V(null) when there was none.
+  returned: success
+  type: str
+text:
+  description: The drop-in's text now, in check mode as it would be, V(null) when there is none.
+  returned: success
+  type: str
 restart_required:
   description:
     - Whether the unit's process runs without what is in the drop-in now. Either the drop-in was
@@ -364,6 +372,8 @@ def main() -> None:
     module.exit_json(
         changed=changed,
         path=path,
+        previous=before,
+        text=text,
         restart_required=is_running(state) and (changed or is_stale(state, path)),
         unit_file=facts,
         diff={

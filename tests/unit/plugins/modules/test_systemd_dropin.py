@@ -73,7 +73,7 @@ def test_check_then_write_then_nothing_then_nothing_in_check_mode(host, run):
     predicted = run(check=True, **WANT)
     assert predicted["changed"] and not host.dropin.exists() and host.reloads() == 0
     done = run(**WANT)
-    assert done["changed"] and host.reloads() == 1
+    assert done["changed"] and host.reloads() == 1 and done["previous"] is None
     assert host.dropin.read_text() == done["diff"]["after"] == predicted["diff"]["after"]
     assert host.dropin.stat().st_mode & 0o777 == 0o644
     assert 'Environment="HOST=127.0.0.1"' in host.dropin.read_text()
@@ -86,7 +86,7 @@ def test_absent_removes_the_drop_in_and_its_empty_directory(host, run):
     run(**WANT)
     assert run(check=True, state="absent")["changed"] and host.dropin.exists()
     gone = run(state="absent")
-    assert gone["changed"] and gone["diff"]["after"] == ""
+    assert gone["changed"] and gone["diff"]["after"] == "" and "HOST" in gone["previous"]
     assert not host.dropin.parent.exists()
     assert host.reloads() == 2
     assert not run(state="absent")["changed"]
