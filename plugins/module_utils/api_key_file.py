@@ -34,8 +34,8 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.api_keys import (
 
 VARIABLE = "key_validator_keys"
 HEADER = """---
-# The LLM gateway's API keys, hashes only. Written by llmsec.hardening.api_key, which rewrites
-# the whole file: comments do not survive.
+# The LLM gateway's API keys, hashes only. Written by llmsec.hardening.api_key,
+# which rewrites the whole file: comments do not survive.
 """
 # What a diff in check mode shows, where no key is made
 UNISSUED = "(made when the key is issued)"

@@ -86,6 +86,8 @@ options:
     type: path
 requirements:
   - PyYAML
+notes:
+  - Give absolute paths. What relative ones start from depends on where the playbook is.
 author:
   - llmsec.hardening contributors (@llmsec)
 seealso:
@@ -100,7 +102,7 @@ EXAMPLES = r"""
     owner: Team Search
     expires: 90d
     networks: [10.0.1.0/24]
-    secret_file: ./app1.key
+    secret_file: "{{ inventory_dir }}/app1.key"
   delegate_to: localhost
   become: false
 
