@@ -7,17 +7,13 @@ that is what a hardened host must show.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from tests.lab.curl import Answer, generate, request
 from tests.lab.hosts import Lab
 
-STATUS = "%{http_code}"
 FLOOD = 14  # requests; more than one address may send at once
-# curl's exit codes for "nobody there" and "no TLS with you"
-_NO_ANSWER = {6: "no such name", 7: "refused", 28: "no answer", 35: "TLS refused", 52: "no answer"}
 
 
 @dataclass(frozen=True)
@@ -45,39 +41,14 @@ class Seen:
     good: bool
 
 
-@dataclass(frozen=True)
-class Answer:
-    """curl's verdict: HTTP status ("" without an answer), why there was none, and the body."""
-
-    status: str
-    why: str
-    body: str
-
-    def __str__(self) -> str:
-        return self.status or self.why
-
-
-def curl(target: Target, host: str, *words: str, key: str = "") -> Answer:
-    """One request from a host of the lab. The key goes in on standard input, not as an argument."""
-    config = f'header = "Authorization: Bearer {key}"\n' if key else ""
-    done = target.lab.run(
-        host, "curl", "--config", "-", "--silent", "--max-time", "20", "--connect-timeout", "3",
-        "--cacert", target.ca_file, "--write-out", f"\n{STATUS}", *words, stdin=config,
-    )  # fmt: skip
-    body, _, status = done.stdout.rpartition("\n")
-    why = _NO_ANSWER.get(done.returncode, f"curl: {done.returncode}")
-    return Answer("" if status == "000" else status, why, body)
-
-
-def _generate(model: str, **more: Any) -> list[str]:
-    body = {"model": model, "prompt": "Hello", "options": {"num_predict": 16}, **more}
-    return ["--header", "Content-Type: application/json", "--data", json.dumps(body)]
+def _ask(target: Target, host: str, *words: str, key: str = "") -> Answer:
+    return request(target.lab, host, *words, key=key, ca_file=target.ca_file)
 
 
 def _open_port(target: Target, address: str, title: str) -> Seen:
-    answer = curl(target, "stranger", f"http://{address}:11434/api/tags")
-    text = f"open: {answer}, lists the models" if answer.status == "200" else f"closed: {answer}"
-    return Seen(title, text, answer.status == "")
+    answer = _ask(target, "stranger", f"http://{address}:11434/api/tags")
+    text = f"open: {answer}, lists the models" if answer.status == 200 else f"closed: {answer}"
+    return Seen(title, text, answer.status == 0)
 
 
 def open_port(target: Target) -> Seen:
@@ -90,15 +61,15 @@ def open_port_6(target: Target) -> Seen:
 
 def free_compute(target: Target) -> Seen:
     url = f"http://{target.address}:11434/api/generate"
-    answer = curl(target, "stranger", url, *_generate(target.model, stream=False))
+    answer = _ask(target, "stranger", url, *generate(target.model, stream=False))
     text = "generates tokens" if '"done":true' in answer.body else f"nothing: {answer}"
-    return Seen("Stranger uses the model for free", text, answer.status == "")
+    return Seen("Stranger uses the model for free", text, answer.status == 0)
 
 
 def delete_model(target: Target) -> Seen:
     """Deletes a model that does not exist: 404 from Ollama itself shows that it would have."""
     words = ["--request", "DELETE", "--data", '{"model":"no-such-model"}']
-    answer = curl(target, "stranger", f"http://{target.address}:11434/api/delete", *words)
+    answer = _ask(target, "stranger", f"http://{target.address}:11434/api/delete", *words)
     reached = "not found" in answer.body
     return Seen(
         "Stranger deletes models",
@@ -109,44 +80,44 @@ def delete_model(target: Target) -> Seen:
 
 def flood(target: Target) -> Seen:
     open_url = f"http://{target.address}:11434/api/tags"
-    probe = curl(target, "stranger", open_url)
+    probe = _ask(target, "stranger", open_url)
     url = open_url if probe.status else target.url("/api/tags")
-    answers = [curl(target, "stranger", url).status for _ in range(FLOOD)]
-    limited = answers.count("429")
+    answers = [_ask(target, "stranger", url).status for _ in range(FLOOD)]
+    limited = answers.count(429)
     text = f"{limited} of {FLOOD} refused with 429" if limited else f"{FLOOD} of {FLOOD} answered"
     if not any(answers):
         text = "no answer"
-    return Seen("Stranger floods", text, limited > 0 and "200" not in answers)
+    return Seen("Stranger floods", text, limited > 0 and 200 not in answers)
 
 
 def no_key(target: Target) -> Seen:
-    answer = curl(target, "stranger", target.url("/api/generate"), *_generate(target.model))
-    return Seen("TLS gateway, no key", str(answer), answer.status == "401")
+    answer = _ask(target, "stranger", target.url("/api/generate"), *generate(target.model))
+    return Seen("TLS gateway, no key", str(answer), answer.status == 401)
 
 
 def wrong_key(target: Target) -> Seen:
-    words = _generate(target.model)
-    answer = curl(target, "stranger", target.url("/api/generate"), *words, key="llmk_" + "0" * 46)
-    return Seen("TLS gateway, wrong key", str(answer), answer.status == "401")
+    words = generate(target.model)
+    answer = _ask(target, "stranger", target.url("/api/generate"), *words, key="llmk_" + "0" * 46)
+    return Seen("TLS gateway, wrong key", str(answer), answer.status == 401)
 
 
 def management(target: Target) -> Seen:
     words = ["--data", '{"model":"no-such-model"}']
-    answer = curl(target, "app-server", target.url("/api/pull"), *words, key=target.key)
-    return Seen("TLS gateway, right key, pulls a model", str(answer), answer.status == "404")
+    answer = _ask(target, "app-server", target.url("/api/pull"), *words, key=target.key)
+    return Seen("TLS gateway, right key, pulls a model", str(answer), answer.status == 404)
 
 
 def other_name(target: Target) -> Seen:
     words = ["--connect-to", f"::{target.name}:443", "https://other.example.com/api/tags"]
-    answer = curl(target, "app-server", *words, key=target.key)
-    return Seen("TLS gateway, called by another name", str(answer), answer.status == "")
+    answer = _ask(target, "app-server", *words, key=target.key)
+    return Seen("TLS gateway, called by another name", str(answer), answer.status == 0)
 
 
 def application(target: Target) -> Seen:
-    words = ["--no-buffer", *_generate(target.model)]
-    answer = curl(target, "app-server", target.url("/api/generate"), *words, key=target.key)
+    words = ["--no-buffer", *generate(target.model)]
+    answer = _ask(target, "app-server", target.url("/api/generate"), *words, key=target.key)
     tokens = answer.body.count('"response"')
-    good = answer.status == "200" and '"done":true' in answer.body and tokens > 1
+    good = answer.status == 200 and '"done":true' in answer.body and tokens > 1
     text = f"200, streams {tokens} pieces" if good else str(answer)
     return Seen("Application server with its key", text, good)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 
 from tests.lab import artifacts
@@ -22,6 +23,16 @@ def names() -> list[str]:
     )
 
 
+def gateway_names(scenario: str) -> list[str]:
+    """The scenario's hosts, one for each Debian release."""
+    return [f"{scenario.replace('_', '-')}-d{debian}" for debian in artifacts.SUITES]
+
+
+def server_name(host: str) -> str:
+    """By which name clients call the gateway on this host; the lab's DNS knows it."""
+    return f"{host}.llm.example.com"
+
+
 def neighbours() -> list[Host]:
     """Who talks to the gateways: an application server with the official clients, a stranger."""
     clients = ((artifacts.clients(), CLIENTS),)
@@ -34,14 +45,16 @@ def neighbours() -> list[Host]:
 def lab() -> Lab:
     """The lab of all scenarios. Host `<scenario>-d12` is Debian 12, `<scenario>-d13` Debian 13."""
     gateways = [
-        Host(f"{name.replace('_', '-')}-d{debian}", debian, groups=(name, "llm_hosts"))
+        Host(host, debian, groups=(name, "llm_hosts"), aliases=(server_name(host),))
         for name in names()
-        for debian in artifacts.SUITES
+        for host, debian in zip(gateway_names(name), artifacts.SUITES, strict=True)
     ]
     variables = {
         "lab_ollama_archive": str(artifacts.ollama()),
         "lab_model": str(artifacts.model()),
         "lab_clients": CLIENTS,
+        "lab_server_name": "{{ inventory_hostname }}.llm.example.com",
+        "lab_state": "{{ inventory_dir }}/..",
     }
     return Lab("molecule", neighbours() + gateways, variables=variables)
 
@@ -52,7 +65,18 @@ def up() -> Lab:
     artifacts.build(artifacts.ollama, artifacts.model, artifacts.clients, *images)
     booted = lab()
     booted.up()
+    _write_variables(booted)
     return booted
+
+
+def _write_variables(booted: Lab) -> None:
+    """Each scenario's variables.yml becomes its group's, in the lab's inventory."""
+    for name in names():
+        source = ROOT / "molecule" / name / "variables.yml"
+        if source.exists():
+            directory = booted.inventory / "group_vars" / name
+            directory.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, directory / "scenario.yml")
 
 
 def reset(wanted: list[str]) -> None:

@@ -69,9 +69,9 @@ def commands(words: list[str]) -> list[list[str]]:
 
 def check_hardened(inventory: Path, group: str) -> None:
     """Run harden.yml in check mode with this interpreter's Ansible; any change is an error."""
-    playbook = Path(sys.executable).parent / "ansible-playbook"
     done = subprocess.run(
-        [playbook, "-i", inventory, "llmsec.hardening.harden", "--check", "--diff",
+        [sys.executable, "-m", "ansible", "playbook", "-i", inventory, "llmsec.hardening.harden",
+         "--check", "--diff",
          "-e", f"harden_hosts={group}"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -21,7 +21,9 @@ def test_period_of_a_rate(rate: str, seconds: int) -> None:
     assert rate_period(rate) == seconds
 
 
-@pytest.mark.parametrize("rate", ["", "10", "0r/m", "10r/h", "10 r/m", "10r/m;", "-1r/s", "10r/m\n"])
+@pytest.mark.parametrize(
+    "rate", ["", "10", "0r/m", "10r/h", "10 r/m", "10r/m;", "-1r/s", "10r/m\n"]
+)
 def test_no_rate(rate: str) -> None:
     with pytest.raises(GatewayError, match="not a rate"):
         rate_period(rate)
@@ -42,7 +44,9 @@ def test_extra_route_keeps_its_class_and_only_its_method() -> None:
     assert list(show["methods"]) == ["POST"]
 
 
-@pytest.mark.parametrize("extra", ["POST /api/signout", "GET /api/pull", "/api/pull", "POST /nope", ""])
+@pytest.mark.parametrize(
+    "extra", ["POST /api/signout", "GET /api/pull", "/api/pull", "POST /nope", ""]
+)
 def test_extra_route_that_cannot_be_opened(extra: str) -> None:
     with pytest.raises(GatewayError, match="can be opened"):
         select_routes(ROUTES, ["read"], [extra])

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all scenarios' tests use: their gateways (Debian 12 and 13), the neighbours, the keys.
+
+Requests are made by curl on the host where the attacker or the application would be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+from tests.lab import curl, podman, scenarios
+from tests.lab.curl import Answer
+from tests.lab.hosts import STATE, Lab
+from tests.lab.steps import ROOT
+
+CA_ON_HOSTS = "/etc/ssl/lab-{scenario}-ca.crt"
+
+
+def _scenario(path: Path) -> str:
+    return path.relative_to(ROOT / "molecule").parts[0]
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """One hardened host, as its neighbours know it."""
+
+    lab: Lab
+    name: str
+    address: str
+    address6: str
+    ca_file: str  # on the neighbours
+
+    @property
+    def server_name(self) -> str:
+        return scenarios.server_name(self.name)
+
+    @cached_property
+    def host(self) -> Host:
+        """The host itself, for testinfra."""
+        return testinfra.get_host(f"podman://{self.lab.container(self.name)}")
+
+    def url(self, path: str, port: int = 443) -> str:
+        return f"https://{self.server_name}:{port}{path}"
+
+    def ask(
+        self, path: str, *words: str, key: str = "", by: str = "app-server", port: int = 443
+    ) -> Answer:
+        """A request to the gateway from a neighbour that trusts the CA."""
+        # As it is written: curl would tidy up /../ and //.
+        words = ("--path-as-is", *words, self.url(path, port))
+        return curl.request(self.lab, by, *words, key=key, ca_file=self.ca_file)
+
+    def journal(self, unit: str) -> str:
+        return self.host.check_output("journalctl --no-pager --output=cat --unit=%s", unit)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    return scenarios.lab()
+
+
+@pytest.fixture(scope="session")
+def scenario(request: pytest.FixtureRequest) -> str:
+    return _scenario(request.session.items[0].path)
+
+
+@pytest.fixture(scope="session")
+def gateway(request: pytest.FixtureRequest, lab: Lab, scenario: str) -> Gateway:
+    v4, v6 = lab.addresses()[request.param]
+    return Gateway(lab, request.param, v4, v6, CA_ON_HOSTS.format(scenario=scenario))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test that asks for `gateway` runs on both Debian releases."""
+    if "gateway" in metafunc.fixturenames:
+        names = scenarios.gateway_names(_scenario(metafunc.definition.path))
+        metafunc.parametrize("gateway", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def neighbours_trust_the_ca(scenario: str, lab: Lab) -> None:
+    """Put the scenario's CA certificate where the neighbours' curl looks for it."""
+    ca = STATE / "molecule/pki" / scenario / "ca.crt"
+    if ca.exists():
+        for name in ("app-server", "stranger"):
+            write = f"cat >{CA_ON_HOSTS.format(scenario=scenario)}"
+            lab.run(name, "sh", "-c", write, stdin=ca.read_text(), check=True)
+
+
+@pytest.fixture(scope="session")
+def keys(scenario: str) -> dict[str, str]:
+    """The scenario's API keys by id, as their users hold them."""
+    directory = STATE / "molecule/keys" / scenario
+    return {path.stem: path.read_text().strip() for path in directory.glob("*.key")}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
+    """A failing test shows what the gateway's services last said."""
+    report = yield
+    gateway = getattr(item, "funcargs", {}).get("gateway")
+    if report.when == "call" and report.failed and gateway is not None:
+        for unit in ("nginx.service", "llm-key-validator.service", "ollama.service"):
+            words = ["journalctl", "--no-pager", "--lines=15", "--output=cat", f"--unit={unit}"]
+            text = podman.podman("exec", gateway.lab.container(gateway.name), *words, check=False)
+            report.sections.append((f"{gateway.name}: {unit}", text.stdout))
+    return report
