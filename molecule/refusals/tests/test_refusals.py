@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bad input and hosts in the wrong state: one sentence that says what and where, nothing changed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.lab.steps import ROOT
+
+RECAP = re.compile(
+    r"^(refusals-d1[23]) +: ok=\d+ +changed=(\d+) +unreachable=0 +failed=(\d+)", re.M
+)
+GOOD_KEY = {"id": "app", "sha256": "0" * 64, "owner": "app"}
+
+
+def harden(*words, **variables):
+    """Run harden.yml on both hosts; the output and, by host, (changed, failed)."""
+    inventory = ROOT / ".lab/molecule/inventory"
+    values = json.dumps({"harden_hosts": "refusals", **variables})
+    done = subprocess.run(
+        ["ansible-playbook", "-i", inventory, "llmsec.hardening.harden", "-e", values, *words],
+        cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    text = done.stdout + done.stderr
+    recap = {host: (int(changed), int(failed)) for host, changed, failed in RECAP.findall(text)}
+    return done.returncode, " ".join(text.split()), recap
+
+
+def assert_refused(message, *words, **variables):
+    code, text, recap = harden(*words, **variables)
+    assert code != 0
+    assert re.search(message, text), text[-3000:]
+    assert recap == {"refusals-d12": (0, 1), "refusals-d13": (0, 1)}, text[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"gateway_limit_per_key": {"rate": "10 per minute"}}, "gateway_limit_per_key must be"),
+        ({"gateway_limit_per_address": {"rate": "5r/m", "burst": "x"}}, "burst|gateway_limit_per_address"),
+        ({"gateway_server_names": ["https://llm.example.com"]}, "gateway_server_names needs host names"),
+        ({"gateway_server_names": []}, "gateway_server_names|pki_server_names"),
+        ({"gateway_server_names": ["a b; return 200"]}, "gateway_server_names|names"),
+        ({"gateway_route_classes": ["account"]}, "gateway_route_classes.*account"),
+        ({"gateway_extra_routes": ["POST /api/signout"]}, "POST /api/signout"),
+        ({"gateway_max_body_size": "ten"}, "gateway_max_body_size must be a size"),
+        ({"gateway_port": 70000}, "gateway_port must be between"),
+        ({"gateway_llm_server": "gpt"}, "gateway_llm_server"),
+        ({"gateway_certificate": "/etc/x; include /etc/passwd"}, "gateway_certificate must be"),
+        ({"gateway_state": "gone"}, "gateway_state"),
+        ({"key_validator_keys": [{**GOOD_KEY, "networks": ["10.0.0.0/33"]}]}, r"keys\[0\].*10\.0\.0\.0/33"),
+        ({"key_validator_keys": [{**GOOD_KEY, "expires": "tomorrow"}]}, r"keys\[0\].*expires"),
+        ({"key_validator_keys": [{**GOOD_KEY, "tier": "gold"}]}, r"keys\[0\].*tier"),
+        ({"key_validator_keys": [GOOD_KEY, GOOD_KEY]}, r"keys\[1\]"),
+        ({"key_validator_port": 0}, "key_validator_port"),
+        ({"pki_source": "provided", "pki_certificate_file": "/nonexistent/a.crt",
+          "pki_private_key_file": "/nonexistent/a.key"}, "/nonexistent/a.(crt|key)"),
+        ({"pki_server_days": 0}, "pki_server_days"),
+        ({"ollama_models": [{"gguf": "/nonexistent.gguf"}]}, "ollama_models"),
+        ({"ollama_models": [{"name": "x", "gguf": "/nonexistent.gguf"}]}, "/nonexistent.gguf"),
+        ({"ollama_require_version_floor": True}, "CVE-2026-103663"),
+    ],
+)  # fmt: skip
+def test_bad_variable(variables, message):
+    assert_refused(message, **variables)
+
+
+def test_nothing_to_harden():
+    code, text, _ = harden(harden_hosts="no_such_group")
+    assert code != 0
+    assert "nothing to harden" in text
+
+
+def on_both(lab, *command, stdin=""):
+    for name in ("refusals-d12", "refusals-d13"):
+        lab.run(name, *command, stdin=stdin, check=True)
+
+
+@pytest.mark.parametrize(("port", "name"), [(443, "gateway_port"), (8081, "key_validator_port")])
+def test_port_taken(lab, port, name):
+    listen = [
+        "systemd-run",
+        "--quiet",
+        "--unit=squatter",
+        "python3",
+        "-m",
+        "http.server",
+        str(port),
+    ]
+    on_both(lab, *listen)
+    try:
+        assert_refused(f"[Pp]ort {port} on refusals-d1[23] is (taken|held) by python3.*{name}")
+    finally:
+        on_both(lab, "systemctl", "stop", "squatter.service")
+
+
+def test_another_drop_in_would_win(lab):
+    path = "/etc/systemd/system/ollama.service.d/override.conf"
+    text = '[Service]\nEnvironment="OLLAMA_HOST=0.0.0.0"\n'
+    on_both(lab, "sh", "-c", f"mkdir -p {Path(path).parent}; cat >{path}", stdin=text)
+    try:
+        assert_refused(f"OLLAMA_HOST=0.0.0.0.*{path}|{path}.*OLLAMA_HOST")
+    finally:
+        on_both(lab, "rm", "-r", str(Path(path).parent))
+
+
+def test_unsupported_distribution(lab):
+    on_both(lab, "cp", "/etc/os-release", "/root/os-release")
+    on_both(
+        lab, "sh", "-c", "rm /etc/os-release; sed s/1[23]/11/g /root/os-release >/etc/os-release"
+    )
+    on_both(lab, "cp", "/etc/debian_version", "/root/debian_version")
+    on_both(lab, "sh", "-c", "echo 11.9 >/etc/debian_version")
+    try:
+        assert_refused("supports Debian 12 and 13.*runs Debian 11")
+    finally:
+        on_both(lab, "ln", "-sf", "../usr/lib/os-release", "/etc/os-release")
+        on_both(lab, "cp", "/root/debian_version", "/etc/debian_version")
+
+
+def test_check_mode_on_the_fresh_host_changes_nothing(lab):
+    code, text, recap = harden("--check", "--diff")
+    assert code == 0, text[-3000:]
+    assert all(changed > 0 and failed == 0 for changed, failed in recap.values()), recap
+    for name in ("refusals-d12", "refusals-d13"):
+        looked = lab.run(name, "ls", "/etc/nginx", "/etc/llm-gateway", "/etc/llm-key-validator")
+        assert looked.stdout == ""
+        assert "0.0.0.0" in lab.run(name, "cat", "/etc/systemd/system/ollama.service").stdout
