@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -26,7 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     action.add_argument("--config", metavar="FILE", help="serve with these settings")
     action.add_argument("--check-config", metavar="FILE", help="check settings (- for stdin)")
     action.add_argument("--check-registry", metavar="FILE", help="check keys (- for stdin)")
+    action.add_argument(
+        "--check-input",
+        action="store_true",
+        help="check {config, registry} on stdin, as the role does before it changes anything",
+    )
     options = parser.parse_args(arguments)
+    if options.check_input:
+        return _check("-", _load_input)
     if options.check_config:
         return _check(options.check_config, load_config)
     if options.check_registry:
@@ -45,6 +53,13 @@ def _check(source: str, load: Callable[[str], object]) -> int:
         sys.stdout.write(f"cannot be read: {type(error).__name__}\n")
         return 1
     return 0
+
+
+def _load_input(text: str) -> None:
+    """Load what both files will hold."""
+    wanted = json.loads(text)
+    load_config(json.dumps(wanted["config"]))
+    load_registry(json.dumps(wanted["registry"]))
 
 
 def _read(source: str) -> str:
