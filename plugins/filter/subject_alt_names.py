@@ -12,13 +12,16 @@ version_added: 0.1.0
 short_description: Host names and addresses as a certificate spells them
 description:
   - Puts C(DNS:) or C(IP:) before each name, in canonical form (lower case, short IPv6), once each.
-  - Fails for what is neither a host name nor an address.
 options:
   _input:
     description: Host names and IP addresses.
     type: list
     elements: str
     required: true
+  strict:
+    description: Whether to fail for what is neither a host name nor an address, or to leave it out.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""
@@ -44,9 +47,9 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.certificates impo
 )
 
 
-def _filter(names: Iterable[str]) -> list[str]:
+def _filter(names: Iterable[str], strict: bool = True) -> list[str]:
     try:
-        return subject_alt_names(names)
+        return subject_alt_names(names, strict=strict)
     except CertificateError as error:
         raise AnsibleFilterError(str(error)) from error
 

@@ -46,19 +46,20 @@ def _is_wellformed(name: str) -> bool:
     )
 
 
-def subject_alt_names(names: t.Iterable[str]) -> list[str]:
+def subject_alt_names(names: t.Iterable[str], *, strict: bool = True) -> list[str]:
     """Return names and addresses as OpenSSL writes them (DNS:…, IP:…), canonical, once each.
 
-    Raises CertificateError for what is neither.
+    Raises CertificateError for what is neither; without strict it is left out.
     """
     entries = []
     for name in map(str, names):
         try:
             entries.append(f"IP:{ipaddress.ip_address(name)}")
         except ValueError:
-            if not _is_wellformed(name.lower()):
+            if _is_wellformed(name.lower()):
+                entries.append(f"DNS:{name.lower()}")
+            elif strict:
                 raise CertificateError(f"{name!r} is neither a host name nor an address") from None
-            entries.append(f"DNS:{name.lower()}")
     return list(dict.fromkeys(entries))
 
 
