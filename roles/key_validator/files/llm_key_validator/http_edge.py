@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
         """Answer. Raises to stop the parser when this was the connection's last request."""
         self._received = 0
         self._pipelined += 1
-        if self._pipelined > MAX_PIPELINED:
+        if self._pipelined > MAX_PIPELINED or self._parser.should_upgrade():
             raise _StopError
         method = self._parser.get_method()
         request = Request(method, self._target, self._headers, self._trusted)

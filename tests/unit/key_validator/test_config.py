@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The settings: strict, and the same everywhere they are written down."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from dataclasses import asdict
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from llm_key_validator.config import Config, ConfigError, load_config
+
+from .conftest import FILES
+
+
+def test_an_empty_object_means_the_defaults() -> None:
+    assert load_config("{}") == Config()
+
+
+def test_every_default_is_acceptable() -> None:
+    assert load_config(json.dumps(asdict(Config()))) == Config()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"max_header": 100}, "max_header"),
+        ({"max_headers": "100"}, "max_headers"),
+        ({"max_headers": True}, "max_headers"),
+        ({"max_headers": 20.5}, "max_headers"),
+        ({"max_headers": 0}, "max_headers"),
+        ({"request_timeout_seconds": 1e9}, "request_timeout_seconds"),
+        ({"registry_path": "keys.json"}, "registry_path"),
+        ({"trusted_users": "www-data"}, "trusted_users"),
+        ({"trusted_users": [33]}, "trusted_users"),
+    ],
+)
+def test_a_bad_setting_is_named(settings: dict[str, t.Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        load_config(json.dumps(settings))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"max_headers": 1e999}', "[" * 99999])
+def test_what_is_no_settings_object_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        load_config(text)
+
+
+def test_a_setting_given_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        load_config('{"max_headers": 20, "max_headers": 30}')
+
+
+@given(st.text(), st.none() | st.booleans() | st.floats() | st.integers() | st.text())
+def test_any_setting_is_taken_or_refused_by_name(name: str, value: t.Any) -> None:
+    with pytest.raises(ConfigError):
+        load_config(json.dumps({"x" + name: value}))
+
+
+@given(
+    st.sampled_from(sorted(asdict(Config()))),
+    st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.text()),
+)
+def test_any_value_is_taken_or_refused(name: str, value: t.Any) -> None:
+    try:
+        load_config(json.dumps({name: value}))
+    except ConfigError as error:
+        assert name in str(error) or "JSON" in str(error)
+
+
+def test_the_roles_defaults_are_the_services() -> None:
+    """One truth in two files: what the role writes when the user says nothing."""
+    defaults = yaml.safe_load((FILES.parent / "defaults" / "main.yml").read_text())
+    settings = asdict(Config())
+    settings["trusted_users"] = list(settings["trusted_users"])
+    assert settings.pop("registry_path") == "/etc/llm-key-validator/keys.json"
+    written = yaml.safe_load((FILES.parent / "vars" / "main.yml").read_text())
+    assert set(written["__key_validator_config"]) == {*settings, "registry_path"}
+    assert {name: defaults[f"key_validator_{name}"] for name in settings} == settings

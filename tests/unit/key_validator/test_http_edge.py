@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The HTTP edge, fed with bytes in any pieces, against a transport that remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import typing as t
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("httptools")
+
+from llm_key_validator.config import Config
+from llm_key_validator.decision import Reason
+from llm_key_validator.http_edge import MAX_PIPELINED, Connection, Listener
+from llm_key_validator.journal import Journal, RefusalLog
+from llm_key_validator.keys import generate_key
+from llm_key_validator.metrics import Metrics
+from llm_key_validator.registry import Registry, load_registry
+from llm_key_validator.service import Service
+
+from .conftest import NOW, record, registry_text
+
+KEY = generate_key()
+CONTEXT = (
+    "X-Request-Id: 0123456789abcdef0123456789abcdef\r\nX-Client-Address: 10.0.1.5\r\n"
+    "X-Endpoint-Class: inference\r\nX-Original-Method: POST\r\nX-Original-Path: /api/chat\r\n"
+)
+CONFIG = Config(max_headers=16, max_header_bytes=4096, max_connections=2)
+
+
+class Source:
+    """A registry that is there, or not."""
+
+    def __init__(self, registry: Registry | None, current: bool = True) -> None:
+        self.registry = registry
+        self.current = current
+
+
+class Transport(asyncio.Transport):
+    """Remembers what is written and how it ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.ended = ""
+
+    def write(self, data: t.Any) -> None:
+        assert not self.ended
+        self.written += data
+
+    def close(self) -> None:
+        self.ended = self.ended or "closed"
+
+    def abort(self) -> None:
+        self.ended = "aborted"
+
+
+class Edge:
+    """A service with one key, and what it logs."""
+
+    def __init__(self, trusted: bool = True, source: Source | None = None) -> None:
+        self.log: list[str] = []
+        self.asked = 0
+        self.trusted = trusted
+        journal = Journal(self.log.append, with_levels=False)
+        self.service = Service(
+            source or Source(load_registry(registry_text(record(KEY)))),
+            metrics=Metrics(),
+            refusals=RefusalLog(journal, 1000),
+            journal=journal,
+            clock=lambda: NOW,
+        )
+        self.listener = Listener(self.service, CONFIG, self._check)
+
+    def _check(self, _transport: asyncio.Transport) -> bool:
+        self.asked += 1
+        return self.trusted
+
+    def connect(self) -> tuple[Connection, Transport]:
+        connection, transport = self.listener.make_connection(), Transport()
+        connection.connection_made(transport)
+        return connection, transport
+
+
+def talk(*chunks: bytes, edge: Edge | None = None) -> Transport:
+    """Feed the chunks to one new connection."""
+
+    async def run() -> Transport:
+        connection, transport = (edge or Edge()).connect()
+        for chunk in chunks:
+            connection.data_received(chunk)
+        return transport
+
+    return asyncio.run(run())
+
+
+def request(*lines: str, target: str = "/validate", method: str = "GET") -> bytes:
+    head = "".join(f"{line}\r\n" for line in lines)
+    return f"{method} {target} HTTP/1.1\r\nHost: v\r\n{head}\r\n".encode()
+
+
+def validate(*lines: str) -> bytes:
+    return request(*CONTEXT.split("\r\n")[:-1], *lines)
+
+
+GOOD = validate(f"Authorization: Bearer {KEY}")
+MISSING = validate()
+ALLOWED = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\nX-Key-Id: app1\r\n\r\n"
+REFUSED = b"HTTP/1.1 401 Unauthorized\r\nX-Auth-Reason: missing\r\nContent-Length: 0\r\n\r\n"
+UNREADABLE = (
+    b"HTTP/1.1 403 Forbidden\r\nX-Auth-Reason: context\r\nContent-Length: 0\r\n"
+    b"Connection: close\r\n\r\n"
+)
+
+
+def test_a_good_key_gets_204_and_the_connection_stays() -> None:
+    transport = talk(GOOD)
+    assert transport.written == ALLOWED
+    assert not transport.ended
+
+
+def test_header_names_in_any_case_and_doubled_headers() -> None:
+    assert talk(validate(f"x-API-key: {KEY}")).written == ALLOWED
+    doubled = validate(f"X-API-Key: {KEY}", f"X-API-Key: {generate_key()}")
+    assert b"X-Auth-Reason: conflict" in talk(doubled).written
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([GOOD, MISSING]), min_size=1, max_size=4), st.data())
+def test_pieces_and_pipelines_answer_the_same(requests: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(requests)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    expected = b"".join(ALLOWED if one == GOOD else REFUSED for one in requests)
+    assert talk(*(piece for piece in pieces if piece)).written == expected
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=6))
+def test_noise_is_refused_and_never_allowed(chunks: list[bytes]) -> None:
+    edge = Edge()
+    transport = talk(*chunks, edge=edge)
+    assert b" 204 " not in transport.written
+    assert transport.written in (b"", UNREADABLE) or transport.written.startswith(b"HTTP/1.1 40")
+    assert not any("internal_error" in line for line in edge.log)
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=60), st.integers(0, len(GOOD)))
+def test_bytes_slipped_into_a_request_never_allow_without_the_key(noise: bytes, at: int) -> None:
+    transport = talk(MISSING[:at] + noise + MISSING[at:])
+    assert b" 204 " not in transport.written
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        request("User-Agent: a\x01b"),
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET /validate HTTP/9.9\r\n\r\n",
+        validate("Content-Length: 5") + b"hello",
+        validate("Content-Length: 5", "Transfer-Encoding: chunked"),
+        validate("Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
+        validate("Content-Length: 0", "Content-Length: 7"),
+        validate("Connection: upgrade", "Upgrade: h2c"),
+        validate(*(f"A{number}: b" for number in range(16))),
+        validate("Cookie: " + "a" * 4096),
+        request(target="/" + "a" * 4096),
+        b"GET /validate HTTP/1.1\r\nA: " + b"a" * 5000,
+    ],
+)
+def test_what_breaks_http_or_a_limit_is_refused_and_closed(stream: bytes) -> None:
+    edge = Edge()
+    transport = talk(stream, edge=edge)
+    assert transport.written == UNREADABLE
+    assert transport.ended == "closed"
+    assert edge.service.metrics.requests_unreadable == 1
+    assert not any("internal_error" in line for line in edge.log)
+
+
+def test_a_body_of_no_bytes_is_no_body() -> None:
+    assert talk(validate("Content-Length: 0", f"X-API-Key: {KEY}")).written == ALLOWED
+
+
+def test_many_slow_bytes_do_not_pile_up() -> None:
+    """The parser keeps an unfinished header: the limit must hold across reads, too."""
+    transport = talk(b"GET /validate HTTP/1.1\r\nA: ", *[b"a" * 100] * 60)
+    assert transport.written == UNREADABLE
+
+
+def test_nothing_is_answered_after_the_end() -> None:
+    transport = talk(request("Connection: close"), GOOD)
+    assert transport.written.count(b"HTTP/1.1") == 1
+    assert transport.ended == "closed"
+    both = talk(request("Connection: close") + GOOD)
+    assert both.written.count(b"HTTP/1.1") == 1
+
+
+def test_http_1_0_gets_its_answer_and_the_end() -> None:
+    transport = talk(b"GET /validate HTTP/1.0\r\n\r\n")
+    assert transport.written == UNREADABLE
+    assert transport.ended == "closed"
+
+
+def test_more_pipelined_requests_than_any_nginx_sends() -> None:
+    transport = talk(MISSING * (MAX_PIPELINED + 5))
+    assert transport.written == REFUSED * MAX_PIPELINED + UNREADABLE
+    assert transport.ended == "closed"
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD", "DELETE", "OPTIONS"])
+def test_validate_knows_no_status_but_its_own(method: str) -> None:
+    assert talk(request(method=method)).written == UNREADABLE
+
+
+@pytest.mark.parametrize("target", ["/validate?x", "/validate/", "//validate", "/VALIDATE", "/"])
+def test_other_targets_are_not_there(target: str) -> None:
+    transport = talk(request(target=target))
+    assert transport.written.startswith(b"HTTP/1.1 404 ")
+    assert transport.ended == "closed"
+    assert b" 405 " in talk(request(target="/healthz", method="POST")).written
+
+
+def test_a_stranger_on_the_host_is_refused_whatever_the_key() -> None:
+    for stream in (GOOD, MISSING, validate(f"X-API-Key: {generate_key()}")):
+        edge = Edge(trusted=False)
+        transport = talk(stream, edge=edge)
+        assert b" 403 " in transport.written
+        assert b"X-Auth-Reason: peer\r\n" in transport.written
+        assert transport.ended == "closed"
+        assert edge.service.metrics.decisions[Reason.PEER] == 1
+
+
+def test_a_stranger_sees_health_but_not_metrics() -> None:
+    health = talk(request(target="/healthz"), edge=Edge(trusted=False))
+    assert health.written.startswith(b"HTTP/1.1 200 ")
+    assert health.ended == "closed"
+    metrics = talk(request(target="/metrics"), edge=Edge(trusted=False))
+    assert b"X-Auth-Reason: peer" in metrics.written
+    assert b"llm_key_validator" not in metrics.written
+
+
+def test_the_peer_is_looked_up_once_for_each_connection() -> None:
+    edge = Edge()
+    talk(MISSING, GOOD, GOOD, edge=edge)
+    assert edge.asked == 1
+    talk(GOOD, edge=edge)
+    assert edge.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "body"),
+    [
+        (None, 200, {"status": "ok", "keys": 1, "registry": "ok"}),
+        (Source(None, False), 503, {"status": "unavailable", "keys": 0, "registry": "none"}),
+        (
+            Source(load_registry(registry_text()), False),
+            200,
+            {"status": "ok", "keys": 0, "registry": "stale"},
+        ),
+    ],
+)
+def test_health(source: Source | None, status: int, body: dict[str, t.Any]) -> None:
+    head, _, content = talk(request(target="/healthz"), edge=Edge(source=source)).written.partition(
+        b"\r\n\r\n"
+    )
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert f"Content-Length: {len(content)}".encode() in head
+    assert json.loads(content) == body
+
+
+def test_metrics_count_decisions() -> None:
+    edge = Edge()
+    talk(GOOD, GOOD, MISSING, edge=edge)
+    text = talk(request(target="/metrics"), edge=edge).written.decode()
+    assert 'llm_key_validator_decisions_total{reason="ok"} 2\n' in text
+    assert 'llm_key_validator_decisions_total{reason="missing"} 1\n' in text
+    assert 'llm_key_validator_decisions_total{reason="revoked"} 0\n' in text
+
+
+def test_the_log_tells_reasons_and_no_secrets() -> None:
+    stranger = generate_key()
+    edge = Edge(source=Source(load_registry(registry_text(record(KEY, revoked=True)))))
+    talk(GOOD, validate(f"X-API-Key: {stranger}", "Cookie: session=1"), edge=edge)
+    assert [json.loads(line) for line in edge.log] == [
+        {"event": "refused", "level": "info", "reason": "revoked", "key_id": "app1"},
+        {"event": "refused", "level": "info", "reason": "unknown"},
+    ]
+
+
+def test_our_own_defect_is_a_refusal_and_is_logged() -> None:
+    edge = Edge()
+    edge.service.routes[b"/validate"] = lambda request: 1 // 0  # type: ignore[assignment,return-value]
+    transport = talk(GOOD, edge=edge)
+    assert transport.written == UNREADABLE
+    assert json.loads(edge.log[0]) == {
+        "event": "internal_error",
+        "level": "error",
+        "kind": "ZeroDivisionError",
+    }
+
+
+def test_connections_over_the_limit_are_dropped() -> None:
+    async def run() -> None:
+        edge = Edge()
+        kept = [edge.connect() for _ in range(2)]
+        _, third = edge.connect()
+        assert third.ended == "aborted"
+        assert edge.service.metrics.connections_refused == 1
+        kept[0][0].connection_lost(None)
+        assert not edge.connect()[1].ended
+
+    asyncio.run(run())
+
+
+def test_time_runs_out_for_slow_and_for_idle_connections() -> None:
+    async def run() -> None:
+        edge = Edge()
+        slow, slow_transport = edge.connect()
+        idle, idle_transport = edge.connect()
+        begun = slow.deadline
+        slow.data_received(b"GET /val")
+        await asyncio.sleep(0.01)
+        slow.data_received(b"idate")
+        assert slow.deadline == begun  # a byte now and then buys no time
+        idle.data_received(MISSING)
+        assert idle.deadline > begun
+        edge.listener.expire(begun)
+        assert slow_transport.ended == "aborted"
+        assert not idle_transport.ended
+        idle.data_received(b"G")
+        assert idle.deadline < begun + CONFIG.idle_timeout_seconds
+        edge.listener.expire(idle.deadline)
+        assert idle_transport.ended == "aborted"
+
+    asyncio.run(run())
+
+
+def test_the_way_out_lets_a_begun_request_finish() -> None:
+    async def run() -> None:
+        edge = Edge()
+        idle, idle_transport = edge.connect()
+        idle.data_received(MISSING)
+        busy, busy_transport = edge.connect()
+        busy.data_received(GOOD[:20])
+        edge.listener.drain()
+        assert idle_transport.ended == "closed"
+        assert not busy_transport.ended
+        busy.data_received(GOOD[20:])
+        assert busy_transport.written.startswith(b"HTTP/1.1 204 ")
+        assert b"Connection: close" in busy_transport.written
+        assert busy_transport.ended == "closed"
+
+    asyncio.run(run())
+
+
+def test_a_client_that_reads_no_answers_is_dropped() -> None:
+    async def run() -> None:
+        connection, transport = Edge().connect()
+        connection.pause_writing()
+        assert transport.ended == "aborted"
+
+    asyncio.run(run())
