@@ -31,6 +31,7 @@ __all__ = (
     "effective_environment",
     "environment_file_patterns",
     "expand_specifiers",
+    "explain",
     "find_conflicts",
     "in_force",
     "make_wish",
@@ -167,10 +168,14 @@ class Conflict:
     what: str
 
     def __str__(self) -> str:
-        return (
-            f"remove {self.what} from {self.path} (line {self.line}):"
-            " it would win over llmsec.hardening"
-        )
+        return f"{self.what} from {self.path} (line {self.line})"
+
+
+def explain(conflicts: Sequence[Conflict]) -> str:
+    """Return one sentence that says what to remove where, and why."""
+    they = "it" if len(conflicts) == 1 else "they"
+    places = ", ".join(map(str, conflicts))
+    return f"remove {places}: {they} would win over llmsec.hardening"
 
 
 # -- Reading ---------------------------------------------------------------------------------------
@@ -388,6 +393,7 @@ class _EnvironmentFileReader:
         if char in "\n\r":
             self._push()
         elif char == "\\":
+            self._keep("")  # white space before an escape is not at the end
             self._state = self._escaped
         else:
             self._value += char

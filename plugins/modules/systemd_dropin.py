@@ -149,6 +149,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.systemd_units imp
     effective_environment,
     environment_file_patterns,
     expand_specifiers,
+    explain,
     find_conflicts,
     in_force,
     make_wish,
@@ -329,7 +330,7 @@ def refuse_conflicts(
     """Raise UnitError that names everything that would win over the drop-in."""
     conflicts = find_conflicts(fragments, path, wish, environment_files)
     if conflicts:
-        raise UnitError("; ".join(map(str, conflicts)))
+        raise UnitError(explain(conflicts))
 
 
 def apply(module: AnsibleModule, path: str, text: str | None, before: str | None) -> bool:
@@ -365,7 +366,7 @@ def main() -> None:
         before = files.read(path) if os.path.exists(path) else None
         changed = apply(module, path, text, before)
     except (UnitError, OSError) as exc:
-        module.fail_json(msg=f"{unit}: {exc}", path=path)
+        module.fail_json(msg=f"{unit}: {exc}")
     state = show(module, unit)
     if not module.check_mode and (changed or state.get("NeedDaemonReload") == "yes"):
         module.run_command(["systemctl", "daemon-reload"], check_rc=True)

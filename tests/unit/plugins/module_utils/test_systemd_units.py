@@ -21,6 +21,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.systemd_units imp
     effective_environment,
     environment_file_patterns,
     expand_specifiers,
+    explain,
     find_conflicts,
     in_force,
     make_wish,
@@ -130,6 +131,7 @@ def test_environment_file_syntax():
 def test_environment_file_needs_no_last_line_end():
     assert parse_environment_file("A=1 ") == [("A", "1", 1)]
     assert parse_environment_file("A='1 ") == [("A", "1 ", 1)]
+    assert parse_environment_file("A=1 \\") == [("A", "1 ", 1)]
 
 
 def test_a_comment_cannot_hide_the_next_line():
@@ -211,7 +213,7 @@ def conflicts(main: str = "", later: str = "", files: dict | None = None, wish: 
     fragments = [Fragment(MAIN, f"[Service]\n{main}\n"), Fragment(OWN, render(wish, "h"))]
     fragments += [Fragment(OVERRIDE, f"[Service]\n{later}\n")] if later else []
     environment_files = [Fragment(path, text) for path, text in (files or {}).items()]
-    return [str(conflict) for conflict in find_conflicts(fragments, OWN, wish, environment_files)]
+    return [explain([each]) for each in find_conflicts(fragments, OWN, wish, environment_files)]
 
 
 def test_a_clean_unit_has_no_conflict():
@@ -276,6 +278,12 @@ def test_an_environment_file_beats_everything():
     ]
     assert conflicts(files={"/etc/default/x": "HOST=127.0.0.1:1\n"}) == []
     assert "the variable REMOTES" in conflicts(files={"/etc/default/x": "REMOTES=a"})[0]
+
+
+def test_several_conflicts_make_one_sentence():
+    assert explain([Conflict("/a", 1, "A=1"), Conflict("/b", 2, "B=2")]) == (
+        "remove A=1 from /a (line 1), B=2 from /b (line 2): they would win over llmsec.hardening"
+    )
 
 
 def test_a_hidden_drop_in_is_a_conflict():
@@ -476,7 +484,7 @@ def test_systemd_reads_environment_as_we_do(manager_dump, lines):
     assert sorted(theirs) == sorted(f"{k}={v.replace('%%', '%')}" for k, v in ours.items())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.text(alphabet="AB= \\\"'\t#;x\n", max_size=14), max_size=4))
 def test_systemd_reads_environment_files_as_we_do(tmp_path, pieces):
     if not ENVIRONMENT_GENERATOR.exists():
