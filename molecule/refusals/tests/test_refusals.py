@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bad input and hosts in the wrong state: one sentence that says what and where, nothing changed."""
+"""Bad input and hosts in the wrong state: one sentence with what and where, nothing changed."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def assert_refused(message, *words, **variables):
     ("variables", "message"),
     [
         ({"gateway_limit_per_key": {"rate": "10 per minute"}}, "gateway_limit_per_key must be"),
-        ({"gateway_limit_per_address": {"rate": "5r/m", "burst": "x"}}, "burst|gateway_limit_per_address"),
-        ({"gateway_server_names": ["https://llm.example.com"]}, "gateway_server_names needs host names"),
+        ({"gateway_limit_per_address": {"rate": "5r/m", "burst": "x"}}, "burst"),
+        ({"gateway_server_names": ["https://llm.example.com"]}, "needs host names|https://llm"),
         ({"gateway_server_names": []}, "gateway_server_names|pki_server_names"),
         ({"gateway_server_names": ["a b; return 200"]}, "gateway_server_names|names"),
         ({"gateway_route_classes": ["account"]}, "gateway_route_classes.*account"),
@@ -53,7 +53,7 @@ def assert_refused(message, *words, **variables):
         ({"gateway_llm_server": "gpt"}, "gateway_llm_server"),
         ({"gateway_certificate": "/etc/x; include /etc/passwd"}, "gateway_certificate must be"),
         ({"gateway_state": "gone"}, "gateway_state"),
-        ({"key_validator_keys": [{**GOOD_KEY, "networks": ["10.0.0.0/33"]}]}, r"keys\[0\].*10\.0\.0\.0/33"),
+        ({"key_validator_keys": [{**GOOD_KEY, "networks": ["10.0.0.0/33"]}]}, r"keys\[0\].*/33"),
         ({"key_validator_keys": [{**GOOD_KEY, "expires": "tomorrow"}]}, r"keys\[0\].*expires"),
         ({"key_validator_keys": [{**GOOD_KEY, "tier": "gold"}]}, r"keys\[0\].*tier"),
         ({"key_validator_keys": [GOOD_KEY, GOOD_KEY]}, r"keys\[1\]"),
@@ -130,4 +130,4 @@ def test_check_mode_on_the_fresh_host_changes_nothing(lab):
     for name in ("refusals-d12", "refusals-d13"):
         looked = lab.run(name, "ls", "/etc/nginx", "/etc/llm-gateway", "/etc/llm-key-validator")
         assert looked.stdout == ""
-        assert "0.0.0.0" in lab.run(name, "cat", "/etc/systemd/system/ollama.service").stdout
+        assert "HOST=0.0.0.0" in lab.run(name, "cat", "/etc/systemd/system/ollama.service").stdout

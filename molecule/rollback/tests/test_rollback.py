@@ -27,7 +27,7 @@ def test_the_host_is_what_it_was(gateway, what):
     before = gateway.host.file(f"/root/before/{what}").content_string.splitlines()
     now = gateway.host.file(f"/root/after/{what}").content_string.splitlines()
     assert before, "an empty snapshot proves nothing"
-    changes = [line for line in difflib.unified_diff(before, now, "before", "after", n=0)]
+    changes = list(difflib.unified_diff(before, now, "before", "after", n=0))
     assert changes == []
 
 
