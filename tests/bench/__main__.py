@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""./dev bench NAME: measurements. They print figures and write JSON; nothing here passes or fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from tests.bench import harden
+from tests.lab.steps import LabError
+
+BENCHES: dict[str, Callable[[], None]] = {"harden": harden.main}
+
+
+def main(words: list[str]) -> int:
+    if len(words) != 1 or words[0] not in BENCHES:
+        print(f"usage: ./dev bench {' | '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    BENCHES[words[0]]()
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except LabError as error:
+        sys.exit(f"./dev bench: {error}")
