@@ -169,7 +169,9 @@ def check_documents(role: Path, defaults: Values) -> t.Iterator[str]:
     paragraphs = comments.split("\n\n")
     for name in defaults:
         # one comment may stand above two that belong together
-        if not any(re.match(rf"#(?s:.*)^{name}:", part, re.MULTILINE) for part in paragraphs):
+        if not any(
+            re.search(rf"^#(?! SPDX)(?s:.*)^{name}:", part, re.MULTILINE) for part in paragraphs
+        ):
             yield f"{name} has no comment above its default"
 
 
