@@ -69,7 +69,7 @@ PARTS: dict[str, Part] = {
 
 
 def _molecule(scenario: str) -> list[list[str]]:
-    """One scenario; what Molecule remembers of an earlier run is forgotten, as its hosts are new."""
+    """One scenario. What Molecule remembers of an earlier run is forgotten: its hosts are new."""
     memory = CACHE / "molecule" / scenario
     shutil.rmtree(memory, ignore_errors=True)
     test = ["molecule", "test", "--destroy=never", "--scenario-name", scenario]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""./dev bench NAME: measurements. They print figures and write JSON; nothing here passes or fails."""
+"""./dev bench NAME: measurements. They print figures and write JSON; none passes or fails."""
 
 from __future__ import annotations
 

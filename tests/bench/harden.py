@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long harden.yml takes: a first run and a re-run that changes nothing, on one host and on four.
+"""How long harden.yml takes: a first run and a re-run without changes, on one host and on four.
 
 Each host is fresh (an open Ollama on a bare Debian). The re-runs are repeated and their median is
 what counts; the machine, and what else runs on it, is part of every figure.
