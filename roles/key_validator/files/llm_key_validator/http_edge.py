@@ -37,6 +37,8 @@ _SLOTS = {
 _BODY_HEADERS = (b"transfer-encoding", b"content-length")
 _NO_BODY = (b"content-length", b"0")
 
+_VERSIONS = ("1.1", "1.0")
+
 TrustCheck = Callable[[asyncio.Transport], bool]
 
 
@@ -185,6 +187,8 @@ class Connection(asyncio.Protocol):
         self._pipelined += 1
         if self._pipelined > MAX_PIPELINED or self._parser.should_upgrade():
             raise _StopError
+        if self._parser.get_http_version() not in _VERSIONS:
+            raise _StopError  # http-parser, unlike llhttp, lets any number pass
         method = self._parser.get_method()
         request = Request(method, self._target, self._headers, self._trusted)
         last = self._listener.draining or not self._parser.should_keep_alive()
