@@ -59,7 +59,7 @@ class FakeHost:
             self._fork()
 
     def _fork(self) -> None:
-        self.in_service = {Worker(next(self.pids), int(self.clock * HZ)) for _ in range(2)}
+        self.in_service = {Worker(next(self.pids), int(self.clock * HZ)) for _worker in range(2)}
         self.served = dict(self.tree)
 
     def _holds(self, word: bytes) -> bool:

@@ -156,7 +156,7 @@ class TestWorkers:
     def process(self, host: SystemHost, pid: int, parent: int, title: str, start: int = 5) -> None:
         folder = host.proc / str(pid)
         folder.mkdir(parents=True)
-        zeros = " ".join("0" for _ in range(17))
+        zeros = " ".join(["0"] * 17)
         (folder / "stat").write_text(f"{pid} (a ) b) S {parent} {zeros} {start} 0 0\n")
         (folder / "cmdline").write_bytes(title.encode() + b"\0\0\0")
 
