@@ -17,7 +17,12 @@ def run_module(
     """Call a module's main() with parameters; return its JSON result (see C(failed) in it)."""
 
     def run(main: t.Callable[[], None], check: bool = False, **params: t.Any) -> dict[str, t.Any]:
-        settings = {"_ansible_check_mode": check, "_ansible_diff": True}
+        # with the invocation, as -vvv shows it
+        settings = {
+            "_ansible_check_mode": check,
+            "_ansible_diff": True,
+            "_ansible_inject_invocation": True,
+        }
         with patch_module_args({**params, **settings}), pytest.raises(SystemExit):
             main()
         return t.cast("dict[str, t.Any]", json.loads(capsys.readouterr().out))
