@@ -7,6 +7,7 @@ import json
 import typing as t
 
 import pytest
+from ansible.module_utils.common.parameters import PASS_VARS
 from ansible.module_utils.testing import patch_module_args
 
 
@@ -17,12 +18,10 @@ def run_module(
     """Call a module's main() with parameters; return its JSON result (see C(failed) in it)."""
 
     def run(main: t.Callable[[], None], check: bool = False, **params: t.Any) -> dict[str, t.Any]:
-        # with the invocation, as -vvv shows it
-        settings = {
-            "_ansible_check_mode": check,
-            "_ansible_diff": True,
-            "_ansible_inject_invocation": True,
-        }
+        settings = {"_ansible_check_mode": check, "_ansible_diff": True}
+        if "inject_invocation" in PASS_VARS:
+            # ansible-core 2.19 always returns the invocation, newer ones only for -vvv
+            settings["_ansible_inject_invocation"] = True
         with patch_module_args({**params, **settings}), pytest.raises(SystemExit):
             main()
         return t.cast("dict[str, t.Any]", json.loads(capsys.readouterr().out))
