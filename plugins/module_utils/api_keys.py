@@ -24,9 +24,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Union
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+# `X | Y` outside annotations is more than ansible-test's pylint understands.
+Address = Union[IPv4Address, IPv6Address]  # noqa: UP007
+Network = Union[IPv4Network, IPv6Network]  # noqa: UP007
 
 KEY_PREFIX = "llmk_"
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -89,7 +91,7 @@ class KeyRecord:
 
 def generate_key() -> str:
     """Return a new key from the operating system's random source."""
-    body = KEY_PREFIX + "".join(secrets.choice(BASE62) for _ in range(RANDOM_LENGTH))
+    body = KEY_PREFIX + "".join(secrets.choice(BASE62) for _place in range(RANDOM_LENGTH))
     return body + checksum(body)
 
 
@@ -97,7 +99,7 @@ def checksum(body: str) -> str:
     """Return six base62 digits of CRC-32 over ``body``, most significant first."""
     number = zlib.crc32(body.encode("ascii"))
     digits = []
-    for _ in range(CHECKSUM_LENGTH):
+    for _place in range(CHECKSUM_LENGTH):
         number, rest = divmod(number, 62)
         digits.append(BASE62[rest])
     return "".join(reversed(digits))
