@@ -11,6 +11,7 @@ import ipaddress
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -144,6 +145,7 @@ class Lab:
             )  # fmt: skip
         self._wait_for_boot(name)
         self._authorize(host.name)
+        self._wait_for_ssh(name, addresses[host.name][0])
 
     def _wait_for_boot(self, container: str) -> None:
         deadline = time.monotonic() + BOOT_TIMEOUT
@@ -155,6 +157,18 @@ class Lab:
                 return
             time.sleep(0.3)
         raise LabError(f"{container} did not boot within {BOOT_TIMEOUT} s (systemd says: {state})")
+
+    def _wait_for_ssh(self, container: str, address: str) -> None:
+        """Wait until the host answers from here: a bridge that lost a port learns for a while."""
+        deadline = time.monotonic() + BOOT_TIMEOUT
+        while time.monotonic() < deadline:
+            try:
+                with socket.create_connection((address, 22), timeout=2) as link:
+                    if link.recv(4) == b"SSH-":
+                        return
+            except OSError:
+                time.sleep(0.3)
+        raise LabError(f"{container} ({address}) does not answer on its SSH port")
 
     def _authorize(self, host: str) -> None:
         public = (self._ssh / "id_ed25519.pub").read_text()
