@@ -6,8 +6,11 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from pathlib import Path
 
 import pytest
+import yaml
+from ansible_collections.llmsec.hardening.plugins.module_utils import servers
 from ansible_collections.llmsec.hardening.plugins.module_utils.servers import (
     ENDPOINT_CLASSES,
     SERVERS,
@@ -23,6 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 OLLAMA = get_server("ollama")
+# .../plugins/module_utils/servers.py
+ROLES = Path(servers.__file__).parents[2] / "roles"
 
 
 def allowed(method: str, path: str) -> list[str]:
@@ -97,6 +102,11 @@ def test_a_pattern_does_not_match_a_trailing_line_end():
 def test_a_careless_route_is_refused(wrong):
     with pytest.raises(ValueError, match=r".+"):
         Route(**{"methods": ("GET",), "endpoint_class": "read", **wrong})
+
+
+def test_the_role_installs_the_version_of_the_catalogue():
+    defaults = yaml.safe_load((ROLES / "ollama/defaults/main.yml").read_text())
+    assert defaults["ollama_version"] == OLLAMA.install_version
 
 
 def test_an_unknown_server_is_told_the_known_ones():
