@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: llm_server
-author: llmsec.hardening contributors
+author: llmsec.hardening contributors (@llmsec)
 version_added: 0.1.0
 short_description: Facts about an LLM server from the catalogue
 description:
