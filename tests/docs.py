@@ -57,7 +57,7 @@ def table(spec: dict[str, Any]) -> str:
 def rendered(readme: str, spec: dict[str, Any]) -> str:
     """The README with its table renewed."""
     head, begin, rest = readme.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    _unused, end, tail = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"no {BEGIN} … {END}")
     return f"{head}{BEGIN}\n\n{table(spec)}\n\n{END}{tail}"

@@ -59,7 +59,7 @@ def _place(route: dict[str, Any]) -> str:
 
 
 def _single(routes: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    method, _, place = str(name).partition(" ")
+    method, _unused, place = str(name).partition(" ")
     for route in routes:
         if method in route["methods"] and place == _place(route):
             if route["class"] in NEVER_ROUTED:

@@ -66,7 +66,8 @@ def play(bench: Lab, playbook: str, *words: str) -> Run:
     if done.returncode != 0 or not recap:
         raise LabError(f"{playbook} failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
     costs = [(float(found["seconds"]), found["task"]) for found in _COST.finditer(done.stdout)]
-    return Run(seconds, sum(int(changed) for changed, _ in recap), sorted(costs, reverse=True))
+    changes = sum(int(changed) for changed, failed in recap)
+    return Run(seconds, changes, sorted(costs, reverse=True))
 
 
 def measure(bench: Lab, hosts: list[str]) -> dict[str, object]:
@@ -75,7 +76,7 @@ def measure(bench: Lab, hosts: list[str]) -> dict[str, object]:
     with step(f"First run, {len(hosts)} host(s)"):
         first = play(bench, "llmsec.hardening.harden", *limit)
     with step(f"{RERUNS} re-runs, {len(hosts)} host(s)"):
-        again = [play(bench, "llmsec.hardening.harden", *limit) for _ in range(RERUNS)]
+        again = [play(bench, "llmsec.hardening.harden", *limit) for _unused in range(RERUNS)]
     return {
         "hosts": len(hosts),
         "first_seconds": round(first.seconds, 1),

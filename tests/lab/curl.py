@@ -39,14 +39,14 @@ class Answer:
 
 def _parse(text: str, why: str) -> Answer:
     """Split what `curl --include` printed; interim answers (100 Continue) are passed over."""
-    head, _, body = text.replace("\r\n", "\n").partition("\n\n")
+    head, _unused, body = text.replace("\r\n", "\n").partition("\n\n")
     while head.startswith("HTTP/1.1 1"):
-        head, _, body = body.partition("\n\n")
+        head, _unused, body = body.partition("\n\n")
     if not head.startswith("HTTP/"):
         return Answer(0, why, text)
     first, *lines = head.split("\n")
     pairs = (line.partition(":") for line in lines)
-    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    headers = {name.strip().lower(): value.strip() for name, _unused, value in pairs}
     return Answer(int(first.split()[1]), why, body, headers)
 
 

@@ -82,7 +82,7 @@ def flood(target: Target) -> Seen:
     open_url = f"http://{target.address}:11434/api/tags"
     probe = _ask(target, "stranger", open_url)
     url = open_url if probe.status else target.url("/api/tags")
-    answers = [_ask(target, "stranger", url).status for _ in range(FLOOD)]
+    answers = [_ask(target, "stranger", url).status for _unused in range(FLOOD)]
     limited = answers.count(429)
     text = f"{limited} of {FLOOD} refused with 429" if limited else f"{FLOOD} of {FLOOD} answered"
     if not any(answers):

@@ -26,6 +26,9 @@ def _copy_tree() -> None:
         if source.is_file():
             (TREE / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, TREE / name)
+    # A repository of its own: ansible-test asks git which files there are, and .cache/ is ignored.
+    run(["git", "init", "--quiet"], cwd=TREE)
+    run(["git", "add", "--all"], cwd=TREE)
 
 
 def _provide_get_pip() -> None:
@@ -43,4 +46,6 @@ def commands(words: list[str]) -> list[list[str]]:
     _provide_get_pip()
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     test = ["ansible-test", "sanity", "--venv", "--python", version, "--color", "no", *words]
-    return [["env", "--chdir", str(TREE), *test]]
+    # "All targets skipped" is a green run that tested nothing.
+    script = 'cd "$1" && shift && "$@" 2>&1 | tee /dev/stderr | (! grep -q "All targets skipped")'
+    return [["bash", "-o", "pipefail", "-c", script, "sanity", str(TREE), *test]]

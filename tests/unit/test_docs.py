@@ -22,7 +22,7 @@ SPEC = {
 
 
 def test_readmes_are_what_the_specs_say() -> None:
-    assert [str(path) for path, _ in docs.stale()] == [], "run ./dev docs"
+    assert [str(path) for path, _unused in docs.stale()] == [], "run ./dev docs"
 
 
 def test_table() -> None:

@@ -30,7 +30,7 @@ def test_another_name_is_refused_after_the_handshake(gateway, keys, lab):
 
 
 def test_no_limits(gateway, keys):
-    seen = {gateway.ask("/api/version", key=keys["app"], port=PORT).status for _ in range(40)}
+    seen = {gateway.ask("/api/version", key=keys["app"], port=PORT).status for _unused in range(40)}
     assert seen == {200}
 
 

@@ -71,7 +71,7 @@ def test_bad_variable(variables, message):
 
 
 def test_nothing_to_harden():
-    code, text, _ = harden(harden_hosts="no_such_group")
+    code, text, _unused = harden(harden_hosts="no_such_group")
     assert code != 0
     assert "nothing to harden" in text
 

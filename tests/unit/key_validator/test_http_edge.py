@@ -265,9 +265,9 @@ def test_the_peer_is_looked_up_once_for_each_connection() -> None:
     ],
 )
 def test_health(source: Source | None, status: int, body: dict[str, t.Any]) -> None:
-    head, _, content = talk(request(target="/healthz"), edge=Edge(source=source)).written.partition(
-        b"\r\n\r\n"
-    )
+    head, _unused, content = talk(
+        request(target="/healthz"), edge=Edge(source=source)
+    ).written.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert f"Content-Length: {len(content)}".encode() in head
     assert json.loads(content) == body
@@ -307,8 +307,8 @@ def test_our_own_defect_is_a_refusal_and_is_logged() -> None:
 def test_connections_over_the_limit_are_dropped() -> None:
     async def run() -> None:
         edge = Edge()
-        kept = [edge.connect() for _ in range(2)]
-        _, third = edge.connect()
+        kept = [edge.connect() for _unused in range(2)]
+        _unused, third = edge.connect()
         assert third.ended == "aborted"
         assert edge.service.metrics.connections_refused == 1
         kept[0][0].connection_lost(None)

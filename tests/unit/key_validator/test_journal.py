@@ -27,7 +27,7 @@ def test_a_message_is_one_line_whatever_is_in_it() -> None:
 def test_a_flood_of_refusals_is_counted_not_written() -> None:
     lines: list[str] = []
     refusals = RefusalLog(Journal(lines.append, with_levels=False), 2)
-    for _ in range(5):
+    for _unused in range(5):
         refusals.refused("unknown", None)
     refusals.next_second()
     refusals.refused("revoked", "app1")

@@ -103,7 +103,7 @@ class Host:
             return response, response.read()
 
     def verdict(self, key: str = KEY) -> tuple[int, str | None]:
-        response, _ = self.ask(Authorization=f"Bearer {key}")
+        response, _unused = self.ask(Authorization=f"Bearer {key}")
         return response.status, response.getheader("X-Auth-Reason")
 
     def health(self) -> tuple[int, dict[str, t.Any]]:
@@ -144,7 +144,7 @@ def eventually(test: t.Callable[[], bool]) -> None:
 
 def test_decides_and_reloads_and_ends(host: Host) -> None:
     host.start()
-    response, _ = host.ask(Authorization=f"Bearer {KEY}")
+    response, _unused = host.ask(Authorization=f"Bearer {KEY}")
     assert (response.status, response.getheader("X-Key-Id")) == (204, "app1")
     assert response.getheader("Content-Length") == "0"
     assert host.verdict(generate_key()) == (401, "unknown")

@@ -92,7 +92,7 @@ def test_a_file_that_cannot_be_used_changes_nothing(tmp_path: Path, damage: str)
         await watched.store.refresh()
         before = watched.store.registry
         spoil()
-        for _ in range(3):
+        for _unused in range(3):
             await asyncio.wait_for(watched.store.refresh(), 5)
         assert watched.store.registry is before
         assert not watched.store.current

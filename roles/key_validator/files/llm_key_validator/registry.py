@@ -76,7 +76,7 @@ def load_in_slices(text: str) -> Generator[None, None, Registry]:
             version = reader.value()
         else:
             raise RegistryError("unknown field beside version and keys")
-    if type(version) is not int or version != 1:
+    if not isinstance(version, int) or isinstance(version, bool) or version != 1:
         raise RegistryError("version: must be 1")
     if records is None:
         raise RegistryError("keys: is missing")

@@ -87,7 +87,7 @@ class PeerCheck:
             return False
         local = (ip_address(peer[0]), int(peer[1]))
         remote = (ip_address(here[0]), int(here[1]))
-        for _ in range(2):
+        for _unused in range(2):
             owner = owner_in_tables(*self._read(), local, remote)
             if owner is not None:
                 return owner in self._uids
@@ -170,7 +170,7 @@ class Server:
     async def _finish_when_told(self, jobs: list[asyncio.Task[None]]) -> None:
         """Wait for the signal, or for a job that broke: then fail, systemd starts us anew."""
         stop = asyncio.create_task(self._stop.wait())
-        done, _ = await asyncio.wait([stop, *jobs], return_when=asyncio.FIRST_COMPLETED)
+        done, _unused = await asyncio.wait([stop, *jobs], return_when=asyncio.FIRST_COMPLETED)
         self._notifier.tell("STOPPING=1")
         for finished in done:
             finished.result()

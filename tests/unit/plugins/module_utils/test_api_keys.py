@@ -38,7 +38,7 @@ def test_a_key_has_the_agreed_shape() -> None:
 
 
 def test_keys_do_not_repeat() -> None:
-    assert len({generate_key() for _ in range(200)}) == 200
+    assert len({generate_key() for _unused in range(200)}) == 200
 
 
 @given(st.text(BASE62, min_size=40, max_size=40))
