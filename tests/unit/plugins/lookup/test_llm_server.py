@@ -20,7 +20,6 @@ def ansible(expression: str) -> subprocess.CompletedProcess[str]:
     """Template an expression on the control node."""
     environment = {
         # Whatever the machine's own settings say about output.
-        "ANSIBLE_CONFIG": os.devnull,
         "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
         "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
         "ANSIBLE_LOCALHOST_WARNING": "false",
