@@ -9,6 +9,7 @@ import pwd
 import signal
 import socket
 import time
+import typing as t
 from collections.abc import Callable
 from ipaddress import ip_address
 
@@ -184,8 +185,16 @@ class Server:
         check = always_trusted if local else self._check_peer
         listener = Listener(self._service, self._config, check)
         self._listeners.append(listener)
-        serve = loop.create_unix_server if local else loop.create_server
-        return await serve(listener.make_connection, sock=listening, backlog=_BACKLOG)
+        options: dict[str, t.Any] = {"sock": listening, "backlog": _BACKLOG}
+        if not local:
+            return await loop.create_server(listener.make_connection, **options)
+        try:
+            # The socket's path is systemd's, not ours to remove at the end.
+            return await loop.create_unix_server(
+                listener.make_connection, **options, cleanup_socket=False
+            )
+        except TypeError:  # Debian 12's uvloop never removes it, and does not know the option
+            return await loop.create_unix_server(listener.make_connection, **options)
 
     async def _watch(self) -> None:
         """Look at the registry's file now and then, and load it anew on SIGHUP."""
