@@ -6,6 +6,7 @@ Requests are made by curl on the host where the attacker or the application woul
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.lab.hosts import STATE, Lab
 from tests.lab.steps import ROOT
 
 CA_ON_HOSTS = "/etc/ssl/lab-{scenario}-ca.crt"
+UNITS = ("nginx.service", "llm-key-validator.service", "ollama.service")
 
 
 def _scenario(path: Path) -> str:
@@ -70,10 +72,20 @@ def scenario(request: pytest.FixtureRequest) -> str:
     return _scenario(request.session.items[0].path)
 
 
+def _gateway(lab: Lab, scenario: str, name: str) -> Gateway:
+    v4, v6 = lab.addresses()[name]
+    return Gateway(lab, name, v4, v6, CA_ON_HOSTS.format(scenario=scenario))
+
+
 @pytest.fixture(scope="session")
 def gateway(request: pytest.FixtureRequest, lab: Lab, scenario: str) -> Gateway:
-    v4, v6 = lab.addresses()[request.param]
-    return Gateway(lab, request.param, v4, v6, CA_ON_HOSTS.format(scenario=scenario))
+    return _gateway(lab, scenario, request.param)
+
+
+@pytest.fixture(scope="session")
+def gateways(lab: Lab, scenario: str) -> list[Gateway]:
+    """All of the scenario's gateways, for a test that runs a playbook over them at once."""
+    return [_gateway(lab, scenario, name) for name in scenarios.gateway_names(scenario)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -104,9 +116,10 @@ def keys(scenario: str) -> dict[str, str]:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
     """A failing test shows what the gateway's services last said."""
     report = yield
-    gateway = getattr(item, "funcargs", {}).get("gateway")
-    if report.when == "call" and report.failed and gateway is not None:
-        for unit in ("nginx.service", "llm-key-validator.service", "ollama.service"):
+    arguments = getattr(item, "funcargs", {})
+    asked = arguments.get("gateways") or filter(None, [arguments.get("gateway")])
+    if report.when == "call" and report.failed:
+        for gateway, unit in itertools.product(asked, UNITS):
             words = ["journalctl", "--no-pager", "--lines=15", "--output=cat", f"--unit={unit}"]
             text = podman.podman("exec", gateway.lab.container(gateway.name), *words, check=False)
             report.sections.append((f"{gateway.name}: {unit}", text.stdout))

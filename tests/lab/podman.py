@@ -38,13 +38,8 @@ def podman(
     if not conf.exists() or conf.read_text() != _CONTAINERS_CONF:
         conf.parent.mkdir(parents=True, exist_ok=True)
         conf.write_text(_CONTAINERS_CONF)
-    return run(
-        ["podman", *words],
-        env={"CONTAINERS_CONF": str(conf)},
-        check=check,
-        stdin=stdin,
-        timeout=timeout,
-    )
+    env = {"CONTAINERS_CONF": str(conf)}
+    return run(["podman", *words], env=env, check=check, stdin=stdin, timeout=timeout)
 
 
 def inspect(kind: str, name: str) -> dict[str, Any] | None:

@@ -3,39 +3,23 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.lab.steps import ROOT
+from tests.lab import playbook
+from tests.lab.playbook import Counts
 
-RECAP = re.compile(
-    r"^(refusals-d1[23]) +: ok=\d+ +changed=(\d+) +unreachable=0 +failed=(\d+)", re.M
-)
 GOOD_KEY = {"id": "app", "sha256": "0" * 64, "owner": "app"}
 
 
-def harden(*words, **variables):
-    """Run harden.yml on both hosts; the output and, by host, (changed, failed)."""
-    inventory = ROOT / ".lab/molecule/inventory"
-    values = json.dumps({"harden_hosts": "refusals", **variables})
-    done = subprocess.run(
-        ["ansible-playbook", "-i", inventory, "llmsec.hardening.harden", "-e", values, *words],
-        cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    text = done.stdout + done.stderr
-    recap = {host: (int(changed), int(failed)) for host, changed, failed in RECAP.findall(text)}
-    return done.returncode, " ".join(text.split()), recap
-
-
 def assert_refused(message, *words, **variables):
-    code, text, recap = harden(*words, **variables)
-    assert code != 0
-    assert re.search(message, text), text[-3000:]
-    assert recap == {"refusals-d12": (0, 1), "refusals-d13": (0, 1)}, text[-3000:]
+    run = playbook.harden("refusals", *words, **variables)
+    assert run.code != 0
+    assert re.search(message, run.text), run
+    refused = Counts(changed=0, failed=1)
+    assert run.hosts == {"refusals-d12": refused, "refusals-d13": refused}, run
 
 
 @pytest.mark.parametrize(
@@ -71,9 +55,9 @@ def test_bad_variable(variables, message):
 
 
 def test_nothing_to_harden():
-    code, text, _unused = harden(harden_hosts="no_such_group")
-    assert code != 0
-    assert "nothing to harden" in text
+    run = playbook.harden("no_such_group")
+    assert run.code != 0
+    assert "nothing to harden" in run.text
 
 
 def on_both(lab, *command, stdin=""):
@@ -124,9 +108,10 @@ def test_unsupported_distribution(lab):
 
 
 def test_check_mode_on_the_fresh_host_changes_nothing(lab):
-    code, text, recap = harden("--check", "--diff")
-    assert code == 0, text[-3000:]
-    assert all(changed > 0 and failed == 0 for changed, failed in recap.values()), recap
+    run = playbook.harden("refusals", "--check", "--diff")
+    assert run.code == 0, run
+    assert len(run.changed) == 2
+    assert all(run.changed.values()), run
     for name in ("refusals-d12", "refusals-d13"):
         looked = lab.run(name, "ls", "/etc/nginx", "/etc/llm-gateway", "/etc/llm-key-validator")
         assert looked.stdout == ""
