@@ -22,22 +22,47 @@ def assert_refused(message, *words, **variables):
     assert run.hosts == {"refusals-d12": refused, "refusals-d13": refused}, run
 
 
+ROLES = ("ollama", "pki", "key_validator", "gateway")
+
+
+def test_check_mode_on_the_fresh_host_changes_nothing(lab):
+    run = playbook.harden("refusals", "--check", "--diff")
+    assert run.code == 0, run
+    assert len(run.changed) == 2
+    assert all(run.changed.values()), run
+    for name in ("refusals-d12", "refusals-d13"):
+        looked = lab.run(name, "ls", "/etc/nginx", "/etc/llm-gateway", "/etc/llm-key-validator")
+        assert looked.stdout == ""
+        assert "HOST=0.0.0.0" in lab.run(name, "cat", "/etc/systemd/system/ollama.service").stdout
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
         ({"gateway_limit_per_key": {"rate": "10 per minute"}}, "gateway_limit_per_key must be"),
+        ({"gateway_port": "https"}, "gateway_port"),
+    ],
+)
+def test_bad_input_of_the_last_role_stops_the_first_one(variables, message):
+    assert_refused(message, **variables)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
         ({"gateway_limit_per_address": {"rate": "5r/m", "burst": "x"}}, "burst"),
-        ({"gateway_server_names": ["https://llm.example.com"]}, "needs host names|https://llm"),
-        ({"gateway_server_names": []}, "gateway_server_names|pki_server_names"),
-        ({"gateway_server_names": ["a b; return 200"]}, "gateway_server_names|names"),
+        ({"gateway_limit_per_key": 10}, "gateway_limit_per_key must be"),
+        ({"gateway_server_names": ["https://llm.example.com"]}, "needs host names.*https://llm"),
+        ({"gateway_server_names": []}, "gateway_server_names"),
+        ({"gateway_server_names": ["a b; return 200"]}, "gateway_server_names.*a b; return 200"),
         ({"gateway_route_classes": ["account"]}, "gateway_route_classes.*account"),
         ({"gateway_extra_routes": ["POST /api/signout"]}, "POST /api/signout"),
         ({"gateway_max_body_size": "ten"}, "gateway_max_body_size must be a size"),
         ({"gateway_port": 70000}, "gateway_port must be between"),
-        ({"gateway_llm_server": "gpt"}, "gateway_llm_server"),
+        ({"gateway_llm_server": "gpt"}, "unknown LLM server 'gpt'"),
         ({"gateway_certificate": "/etc/x; include /etc/passwd"}, "gateway_certificate must be"),
         ({"gateway_state": "gone"}, "gateway_state"),
-        ({"key_validator_keys": [{**GOOD_KEY, "networks": ["10.0.0.0/33"]}]}, r"keys\[0\].*/33"),
+        ({"key_validator_keys": [{**GOOD_KEY, "networks": ["10.0.0.0/33"]}]}, r"keys\[0\].networks"),
         ({"key_validator_keys": [{**GOOD_KEY, "expires": "tomorrow"}]}, r"keys\[0\].*expires"),
         ({"key_validator_keys": [{**GOOD_KEY, "tier": "gold"}]}, r"keys\[0\].*tier"),
         ({"key_validator_keys": [GOOD_KEY, GOOD_KEY]}, r"keys\[1\]"),
@@ -51,7 +76,8 @@ def assert_refused(message, *words, **variables):
     ],
 )  # fmt: skip
 def test_bad_variable(variables, message):
-    assert_refused(message, **variables)
+    role = next(name for name in ROLES if next(iter(variables)).startswith(name))
+    assert_refused(message, harden_roles=[role], **variables)
 
 
 def test_nothing_to_harden():
@@ -78,7 +104,9 @@ def test_port_taken(lab, port, name):
     ]
     on_both(lab, *listen)
     try:
-        assert_refused(f"[Pp]ort {port} on refusals-d1[23] is (taken|held) by python3.*{name}")
+        role = name.removesuffix("_port")
+        message = f"[Pp]ort {port} on refusals-d1[23] is (taken|held) by python3.*{name}"
+        assert_refused(message, harden_roles=[role])
     finally:
         on_both(lab, "systemctl", "stop", "squatter.service")
 
@@ -88,7 +116,8 @@ def test_another_drop_in_would_win(lab):
     text = '[Service]\nEnvironment="OLLAMA_HOST=0.0.0.0"\n'
     on_both(lab, "sh", "-c", f"mkdir -p {Path(path).parent}; cat >{path}", stdin=text)
     try:
-        assert_refused(f"OLLAMA_HOST=0.0.0.0.*{path}|{path}.*OLLAMA_HOST")
+        message = f"OLLAMA_HOST=0.0.0.0.*{path}|{path}.*OLLAMA_HOST"
+        assert_refused(message, harden_roles=["ollama"])
     finally:
         on_both(lab, "rm", "-r", str(Path(path).parent))
 
@@ -105,14 +134,3 @@ def test_unsupported_distribution(lab):
     finally:
         on_both(lab, "ln", "-sf", "../usr/lib/os-release", "/etc/os-release")
         on_both(lab, "cp", "/root/debian_version", "/etc/debian_version")
-
-
-def test_check_mode_on_the_fresh_host_changes_nothing(lab):
-    run = playbook.harden("refusals", "--check", "--diff")
-    assert run.code == 0, run
-    assert len(run.changed) == 2
-    assert all(run.changed.values()), run
-    for name in ("refusals-d12", "refusals-d13"):
-        looked = lab.run(name, "ls", "/etc/nginx", "/etc/llm-gateway", "/etc/llm-key-validator")
-        assert looked.stdout == ""
-        assert "HOST=0.0.0.0" in lab.run(name, "cat", "/etc/systemd/system/ollama.service").stdout
