@@ -61,6 +61,9 @@ class Gateway:
     def journal(self, unit: str) -> str:
         return self.host.check_output("journalctl --no-pager --output=cat --unit=%s", unit)
 
+    def main_pid(self, unit: str) -> int:
+        return int(self.host.check_output("systemctl show --property=MainPID --value %s", unit))
+
 
 @pytest.fixture(scope="session")
 def lab() -> Lab:

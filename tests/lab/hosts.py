@@ -80,6 +80,12 @@ class Lab:
         shutil.rmtree(self.inventory, ignore_errors=True)
         shutil.rmtree(STATE / self.name, ignore_errors=True)
 
+    def reboot(self, name: str) -> None:
+        """Stop a host and start it again, until it has booted and answers on its SSH port."""
+        podman("restart", self.container(name))
+        self._wait_for_boot(self.container(name))
+        self._wait_for_ssh(self.container(name), self.addresses()[name][0])
+
     def addresses(self) -> dict[str, tuple[str, str]]:
         """Host name → (IPv4, IPv6); fixed, so that a host keeps its address over a restart."""
         network = inspect("network", self.network)
