@@ -52,7 +52,7 @@ def _lint(words: list[str]) -> list[list[str]]:
         ["yamllint", "--strict", "."],
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
-        ["ansible-lint", "--offline", "--profile=production", "--strict", *words],
+        ["ansible-lint", "--strict", *words],
     ]
 
 
