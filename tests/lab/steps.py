@@ -19,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache"
 
+HEARTBEAT = 20  # seconds
+
 _print_lock = threading.Lock()
 
 
@@ -35,10 +37,20 @@ def say(text: str) -> None:
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Announce a step, then say how many seconds it took."""
+    """Announce a step, say now and then that it goes on, and at the end how long it took."""
     say(f"{title} …")
     start = time.monotonic()
-    yield
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(HEARTBEAT):
+            say(f"{title} … {time.monotonic() - start:.0f} s so far")
+
+    threading.Thread(target=go_on, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
     say(f"{title}: {time.monotonic() - start:.1f} s")
 
 
