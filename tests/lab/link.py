@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TIMEOUT = 60  # seconds
-PAUSE = 0.2  # seconds between two questions
+PAUSE = 0.2  # seconds between two questions, and between two lines of a stream
 RECEIVE_BUFFER = 4096  # bytes
 
 
@@ -55,8 +55,8 @@ class Door:
             return link.sock.getpeercert()
 
     @contextmanager
-    def stream(self, key: str) -> Iterator[http.client.HTTPResponse]:
-        """An answer of the model that has begun; nobody reads it until rest() does.
+    def stream(self, key: str) -> Iterator[Stream]:
+        """An answer of the model that has begun.
 
         Over 1 MB, which is more than the sockets' buffers hold: a JSON text of 1000 characters,
         and with each of them what else it might have been.
@@ -68,13 +68,36 @@ class Door:
             link.request("POST", "/api/generate", json.dumps(body), headers)
             with link.getresponse() as answer:
                 assert answer.status == 200, answer.read()
-                assert answer.readline(), "the stream is empty"
-                yield answer
+                stream = Stream(answer)
+                try:
+                    yield stream
+                finally:
+                    stream.stop()
 
 
-def rest(stream: http.client.HTTPResponse) -> list[dict[str, Any]]:
-    """Read a stream to its end: what the model still had to say, one dict for each token."""
-    return [json.loads(line) for line in stream]
+class Stream:
+    """An answer in lines, read so slowly that it is not over for minutes, until rest() is asked."""
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self.request_id = answer.headers["X-Request-Id"]
+        self._answer = answer
+        self._enough = threading.Event()
+        self._reader = threading.Thread(target=self._trickle)
+        self._reader.start()
+
+    def _trickle(self) -> None:
+        # A client that reads nothing would be cut off by nginx's send_timeout.
+        while not self._enough.wait(PAUSE) and self._answer.readline():
+            pass
+
+    def stop(self) -> None:
+        self._enough.set()
+        self._reader.join()
+
+    def rest(self) -> list[dict[str, Any]]:
+        """Read to the end: what the model still had to say, one dict for each token."""
+        self.stop()
+        return [json.loads(line) for line in self._answer]
 
 
 @contextmanager
