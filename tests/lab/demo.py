@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.lab import artifacts
 from tests.lab.hosts import STATE, Host, Lab
-from tests.lab.probes import Seen, Target, probe
+from tests.lab.probes import FLOOD_TITLE, Seen, Target, probe
 from tests.lab.steps import ROOT, LabError, say, step
 
 SERVER_NAME = "llm.internal.example.com"
@@ -174,9 +174,9 @@ def up_and_harden(words: list[str]) -> int:
     print(f"\n{table(before, after)}\n\nAsk it yourself:\n\n  {curl_line(v4)}\n")
     print("The hosts stay up (.lab/demo.json says where); ./dev demo down removes them.")
     say(f"The whole demo took {time.monotonic() - start:.0f} s")
-    if words:
-        return 0  # other settings than the default: the table shows, nobody judges
-    return 0 if all(seen.good for seen in after) else 1
+    # Other settings than the default may well turn the limits off: the table shows it.
+    judged = [seen for seen in after if not (words and seen.title == FLOOD_TITLE)]
+    return 0 if all(seen.good for seen in judged) else 1
 
 
 def down() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tests.lab.curl import Answer, generate, request
 from tests.lab.hosts import Lab
 
+FLOOD_TITLE = "Stranger floods"
 FLOOD = 14  # requests; more than one address may send at once
 
 
@@ -87,7 +88,7 @@ def flood(target: Target) -> Seen:
     text = f"{limited} of {FLOOD} refused with 429" if limited else f"{FLOOD} of {FLOOD} answered"
     if not any(answers):
         text = "no answer"
-    return Seen("Stranger floods", text, limited > 0 and 200 not in answers)
+    return Seen(FLOOD_TITLE, text, limited > 0 and 200 not in answers)
 
 
 def no_key(target: Target) -> Seen:

@@ -128,6 +128,8 @@ def test_a_key_in_the_query_is_no_key(gateway, keys):
         ("POST", "/v1/models/../../api/pull"),
         ("GET", "/v1/models/"),
         ("GET", "/v1/models/a/b"),
+        ("GET", "/v1/models/tiny%0a"),
+        ("GET", "/v1/models/tiny%0d%0aX-API-Key:%20x"),
         ("GET", "/v1/models/..%2f..%2fdebug"),
     ],
 )
@@ -180,8 +182,40 @@ def test_another_name_gets_no_handshake(gateway, keys, lab):
 def test_another_host_header_gets_no_answer(gateway, keys, host):
     words = ["--header", f"Host: {host}" if host else "Host;"]
     answer = gateway.ask("/api/tags", *words, key=keys["app"])
-    assert answer.status in {0, 400}
-    assert "models" not in answer.body
+    assert (answer.status, answer.body) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["Authorization: Bearer  {}"],
+        ["Authorization: BEARER {}"],
+        ["Authorization: Bearer\t{}"],
+        ["X-API-Key: {},{}"],
+        ["X-API-Key:\t{}"],
+    ],
+)
+def test_a_spelling_that_would_have_a_limit_of_its_own(gateway, keys, headers):
+    words = [word for header in headers for word in ("--header", header.replace("{}", keys["app"]))]
+    answer = gateway.ask("/api/tags", *words)
+    # curl or nginx may tidy white space up; then it is one of the usual spellings.
+    assert answer.status == 401 or "\t" in headers[0], answer
+
+
+def test_an_idle_connection_is_closed_in_time(gateway, lab):
+    """A half-open client holds its place for gateway_client_timeout, not for nginx's minute."""
+    code = (
+        "import socket, sys, time; start = time.monotonic()\n"
+        "link = socket.create_connection((sys.argv[1], 443), 30); link.recv(1)\n"
+        "print(time.monotonic() - start)"
+    )
+    done = lab.run("stranger", "python3", "-c", code, gateway.address, check=True)
+    assert 8 < float(done.stdout) < 20
+
+
+def test_http_that_nginx_does_not_know(gateway, keys):
+    answer = gateway.ask("/api/tags", "--header", "Transfer-Encoding: x", key=keys["app"])
+    assert_refused(answer, 501)
 
 
 def test_plain_http_on_the_tls_port(gateway, keys, lab):

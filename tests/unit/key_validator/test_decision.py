@@ -160,6 +160,26 @@ STATES = st.sampled_from(
 )
 
 
+@pytest.mark.parametrize(
+    ("counted", "expected"),
+    [
+        (b"<Bearer KEY>", Reason.OK),
+        (b"<bearer KEY>", Reason.OK),
+        (b"<KEY>", Reason.OK),
+        (b"<BEARER KEY>", Reason.MALFORMED),
+        (b"<Bearer  KEY>", Reason.MALFORMED),
+        (b"<Bearer KEY\t>", Reason.MALFORMED),
+        (b"<\tKEY>", Reason.MALFORMED),
+        (b"<KEY, KEY>", Reason.MALFORMED),
+        (b"<>", Reason.MALFORMED),
+        (b"KEY", Reason.MALFORMED),
+    ],
+)
+def test_a_spelling_that_nginx_counts_anew(counted: bytes, expected: Reason) -> None:
+    counted = counted.replace(b"KEY", KEY.encode())
+    assert reason(headers(authorization=BEARER, limit_key=counted)) is expected
+
+
 @given(st.fixed_dictionaries(dict.fromkeys(RequestHeaders.__slots__, VALUES)))
 def test_whatever_is_sent_there_is_one_verdict(values: dict[str, list[bytes]]) -> None:
     decision = decide(RequestHeaders(**values), registry(), NOW)

@@ -47,7 +47,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "max_header_bytes": (4096, 1024**2),
     "request_timeout_seconds": (0.1, 300),
     "idle_timeout_seconds": (0.1, 3600),
-    "max_connections": (1, 16384),
+    "max_connections": (1, 4096),
     "log_refusals_per_second": (0, 10000),
 }
 

@@ -69,12 +69,14 @@ class RequestHeaders:
 
     authorization: Sequence[bytes] = ()
     x_api_key: Sequence[bytes] = ()
-    # The five that nginx sets, and overwrites if a client sent them
+    # The ones that nginx sets, and overwrites if a client sent them
     request_id: Sequence[bytes] = ()
     client_address: Sequence[bytes] = ()
     endpoint_class: Sequence[bytes] = ()
     original_method: Sequence[bytes] = ()
     original_path: Sequence[bytes] = ()
+    # What nginx counted the request under, in angle brackets: it may be empty or end in a space
+    limit_key: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ def decide(headers: RequestHeaders, registry: Registry | None, now: float) -> De
     try:
         context = parse_context(headers)
         key = read_credential(headers)
+        check_limit_key(headers, key)
     except _RefusalError as refusal:
         return _REFUSED[refusal.reason]
     if not is_well_formed(key):
@@ -172,6 +175,17 @@ def read_credential(headers: RequestHeaders) -> bytes:
     if len(found) > 1:
         raise _RefusalError(Reason.CONFLICT)
     return found.pop()
+
+
+def check_limit_key(headers: RequestHeaders, key: bytes) -> None:
+    """Refuse a spelling of the key under which nginx would count it anew.
+
+    nginx limits by the text of the header. `Bearer  KEY`, a tab or a repeated header would each
+    have an allowance of their own.
+    """
+    spellings = (b"<%b>" % key, b"<Bearer %b>" % key, b"<bearer %b>" % key)
+    if headers.limit_key and _only(headers.limit_key) not in spellings:
+        raise _RefusalError(Reason.MALFORMED)
 
 
 def _bearer_token(value: bytes) -> bytes:

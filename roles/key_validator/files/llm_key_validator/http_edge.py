@@ -32,6 +32,7 @@ _SLOTS = {
     b"x-endpoint-class": "endpoint_class",
     b"x-original-method": "original_method",
     b"x-original-path": "original_path",
+    b"x-limit-key": "limit_key",
 }
 
 _BODY_HEADERS = (b"transfer-encoding", b"content-length")

@@ -11,6 +11,7 @@ import socket
 import time
 import typing as t
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 
 from .config import Config, ConfigError
@@ -22,6 +23,9 @@ from .service import Service
 from .store import RegistryStore
 
 _FIRST_SOCKET = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
+# Health checks and metrics. Each costs a look into the kernel's tables, and any local user may
+# connect: what waits here must not keep nginx waiting at the socket.
+_TCP_CONNECTIONS = 16
 _BACKLOG = 4096
 # How long connections with a request under way are waited for at the end (seconds)
 _DRAIN_SECONDS = 2.0
@@ -183,7 +187,8 @@ class Server:
         loop = asyncio.get_running_loop()
         local = listening.family == socket.AF_UNIX
         check = always_trusted if local else self._check_peer
-        listener = Listener(self._service, self._config, check)
+        config = self._config if local else replace(self._config, max_connections=_TCP_CONNECTIONS)
+        listener = Listener(self._service, config, check)
         self._listeners.append(listener)
         options: dict[str, t.Any] = {"sock": listening, "backlog": _BACKLOG}
         if not local:
