@@ -8,11 +8,13 @@ reach theirs: over SSH, as an unprivileged user with sudo.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,7 +26,9 @@ from tests.lab.podman import PREFIX, inspect, own_containers, podman, remove_con
 from tests.lab.steps import ROOT, LabError, run, step
 
 STATE = ROOT / ".lab"
+_places_lock = threading.Lock()
 BOOT_TIMEOUT = 60  # seconds
+MOST_LEAKS = 50  # addresses that podman may have lost
 FIRST_ADDRESS = 10  # of the subnet; podman's own DNS and gateway live below
 
 
@@ -63,13 +67,14 @@ class Lab:
         """Boot what is missing; hosts that run are left as they are."""
         releases = sorted({host.debian for host in self.hosts})
         images = {debian: artifacts.image(debian) for debian in releases}
+        if not self._places_file.exists():
+            self.down()  # what an interrupted run left has no addresses that anybody remembers
         with step(f"Booting {len(self.hosts)} hosts of the lab `{self.name}`"):
             self._network_up()
             self._key()
-            addresses = self.addresses()
             with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda host: self._host_up(host, images, addresses), self.hosts))
-        self._write_inventory(addresses)
+                list(pool.map(lambda host: self._host_up(host, images[host.debian]), self.hosts))
+        self._write_inventory(self.addresses())
 
     def down(self) -> None:
         """Remove the hosts and the network, also when only half of them were made."""
@@ -99,14 +104,25 @@ class Lab:
             for name, place in self._places().items()
         }
 
-    def _places(self) -> dict[str, int]:
-        """Host name → its number on the network, remembered so that new hosts move nobody."""
-        file = STATE / self.name / "places.json"
-        places: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-        for host in self.hosts:
-            places.setdefault(host.name, max(places.values(), default=-1) + 1)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(places))
+    @property
+    def _places_file(self) -> Path:
+        return STATE / self.name / "places.json"
+
+    def _places(self, move: str = "") -> dict[str, int]:
+        """Host name → its number on the network, remembered so that new hosts move nobody.
+
+        The host `move` gets a new number.
+        """
+        file = self._places_file
+        with _places_lock:
+            places: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+            free = itertools.count(max(places.values(), default=-1) + 1)
+            places.pop(move, None)
+            for host in self.hosts:
+                if host.name not in places:
+                    places[host.name] = next(free)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(places))
         return places
 
     def run(
@@ -132,26 +148,37 @@ class Lab:
         if not key.exists():
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.network, "-f", key])
 
-    def _host_up(
-        self, host: Host, images: dict[str, str], addresses: dict[str, tuple[str, str]]
-    ) -> None:
+    def _host_up(self, host: Host, image: str) -> None:
         name = self.container(host.name)
         known = inspect("container", name)
         if known and known["State"]["Status"] != "running":
             remove_containers([name])  # half-made, or the machine was restarted
             known = None
         if known is None:
-            v4, v6 = addresses[host.name]
-            mounts = [f"--volume={source}:{target}:ro" for source, target in host.mounts]
-            aliases = [f"--network-alias={alias}" for alias in (host.name, *host.aliases)]
-            podman(
-                "run", "--detach", "--systemd=always", "--privileged", f"--name={name}",
-                f"--hostname={host.name}", f"--network={self.network}", f"--ip={v4}",
-                f"--ip6={v6}", *aliases, *mounts, images[host.debian], "/sbin/init",
-            )  # fmt: skip
+            self._start(host, image)
         self._wait_for_boot(name)
         self._authorize(host.name)
-        self._wait_for_ssh(name, addresses[host.name][0])
+        self._wait_for_ssh(name, self.addresses()[host.name][0])
+
+    def _start(self, host: Host, image: str) -> None:
+        name = self.container(host.name)
+        mounts = [f"--volume={source}:{target}:ro" for source, target in host.mounts]
+        aliases = [f"--network-alias={alias}" for alias in (host.name, *host.aliases)]
+        for _attempt in range(MOST_LEAKS):
+            v4, v6 = self.addresses()[host.name]
+            done = podman(
+                "run", "--detach", "--systemd=always", "--privileged", f"--name={name}",
+                f"--hostname={host.name}", f"--network={self.network}", f"--ip={v4}",
+                f"--ip6={v6}", *aliases, *mounts, image, "/sbin/init", check=False,
+            )  # fmt: skip
+            if done.returncode == 0:
+                return
+            # A container that was killed together with podman keeps its address for ever.
+            if "already allocated" not in done.stderr:
+                break
+            remove_containers([name])
+            self._places(move=host.name)
+        raise LabError(f"{name} does not start: {done.stderr.strip()}")
 
     def _wait_for_boot(self, container: str) -> None:
         deadline = time.monotonic() + BOOT_TIMEOUT
