@@ -28,11 +28,11 @@ client = openai.OpenAI()
 models = [model.id for model in client.models.list()]
 assert models == ["tiny:latest"], models
 assert client.models.retrieve("tiny").id == "tiny"
-answer = client.chat.completions.create(
-    model="tiny", max_tokens=8, messages=[{"role": "user", "content": "Hello"}])
+question = {"model": "tiny", "max_tokens": 16, "seed": 3}
+question["messages"] = [{"role": "user", "content": "Hello"}]
+answer = client.chat.completions.create(**question)
 assert answer.usage.completion_tokens > 0, answer
-stream = client.chat.completions.create(
-    model="tiny", max_tokens=8, stream=True, messages=[{"role": "user", "content": "Hello"}])
+stream = client.chat.completions.create(**question, stream=True)
 assert len(list(stream)) > 2
 try:
     openai.OpenAI(api_key="llmk_wrong", max_retries=0).models.list()
@@ -47,9 +47,9 @@ CLIENT_OLLAMA = """
 import os, ollama
 client = ollama.Client(headers={"Authorization": "Bearer " + os.environ["KEY"]})
 assert [model.model for model in client.list().models] == ["tiny:latest"]
-assert client.generate("tiny", "Hello", options={"num_predict": 4}).done
+assert client.generate("tiny", "Hello", options={"num_predict": 16, "seed": 3}).done
 message = {"role": "user", "content": "Hello"}
-stream = client.chat("tiny", [message], stream=True, options={"num_predict": 8})
+stream = client.chat("tiny", [message], stream=True, options={"num_predict": 16, "seed": 3})
 assert len(list(stream)) > 2
 try:
     client.delete("tiny")
@@ -69,8 +69,11 @@ def run_python(lab, code, stdin, env=()):
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/api/generate", {"prompt": "Hello", "options": {"num_predict": 200}}),
-        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stream": True}),
+        ("/api/generate", {"prompt": "Hello", "options": {"num_predict": 200, "seed": 3}}),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "x"}], "stream": True, "seed": 3},
+        ),
     ],
 )
 def test_tokens_arrive_in_pieces(gateway, keys, lab, path, body):
