@@ -7,6 +7,7 @@ reach theirs: over SSH, as an unprivileged user with sudo.
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import itertools
 import json
@@ -14,7 +15,6 @@ import os
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,7 +26,6 @@ from tests.lab.podman import PREFIX, inspect, own_containers, podman, remove_con
 from tests.lab.steps import ROOT, LabError, run, step
 
 STATE = ROOT / ".lab"
-_places_lock = threading.Lock()
 BOOT_TIMEOUT = 60  # seconds
 MOST_LEAKS = 50  # addresses that podman may have lost
 FIRST_ADDRESS = 10  # of the subnet; podman's own DNS and gateway live below
@@ -114,15 +113,18 @@ class Lab:
         The host `move` gets a new number.
         """
         file = self._places_file
-        with _places_lock:
-            places: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-            free = itertools.count(max(places.values(), default=-1) + 1)
-            places.pop(move, None)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Several scenarios and their tests ask at once, each in a process of its own.
+        with file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+            places = {name: place for name, place in known.items() if name != move}
+            free = itertools.count(max(known.values(), default=-1) + 1)
             for host in self.hosts:
                 if host.name not in places:
                     places[host.name] = next(free)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(places))
+            if places != known:
+                file.write_text(json.dumps(places))
         return places
 
     def run(
