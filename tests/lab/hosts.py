@@ -23,7 +23,7 @@ from typing import Any
 
 from tests.lab import artifacts
 from tests.lab.podman import PREFIX, inspect, own_containers, podman, remove_containers
-from tests.lab.steps import ROOT, LabError, run, step
+from tests.lab.steps import ROOT, LabError, put, run, step
 
 STATE = ROOT / ".lab"
 BOOT_TIMEOUT = 60  # seconds
@@ -123,8 +123,7 @@ class Lab:
             for host in self.hosts:
                 if host.name not in places:
                     places[host.name] = next(free)
-            if places != known:
-                file.write_text(json.dumps(places))
+            put(file, json.dumps(places))
         return places
 
     def run(
@@ -217,8 +216,8 @@ class Lab:
         return f"{','.join(addresses[host.name])} {kind} {key}\n"
 
     def _write_inventory(self, addresses: dict[str, tuple[str, str]]) -> None:
-        known = self._ssh / "known_hosts"
-        known.write_text("".join(self._host_key(host, addresses) for host in self.hosts))
+        keys = "".join(self._host_key(host, addresses) for host in self.hosts)
+        put(self._ssh / "known_hosts", keys)
         groups: dict[str, dict[str, Any]] = {}
         for host in self.hosts:
             for group in host.groups:
@@ -242,6 +241,5 @@ class Lab:
             },
         }
         content = {"all": {"children": {"lab": lab, **groups}}}
-        self.inventory.mkdir(parents=True, exist_ok=True)
         # JSON is YAML: the file needs no library to write and any tool can read it.
-        (self.inventory / "hosts.yml").write_text(json.dumps(content, indent=2) + "\n")
+        put(self.inventory / "hosts.yml", json.dumps(content, indent=2) + "\n")

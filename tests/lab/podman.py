@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.lab.steps import CACHE, ROOT, run
+from tests.lab.steps import CACHE, ROOT, put, run
 
 PREFIX = "llmsec-" + hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 
@@ -35,9 +35,7 @@ def podman(
 ) -> subprocess.CompletedProcess[str]:
     """Run podman with the lab's settings."""
     conf = CACHE / "containers.conf"
-    if not conf.exists() or conf.read_text() != _CONTAINERS_CONF:
-        conf.parent.mkdir(parents=True, exist_ok=True)
-        conf.write_text(_CONTAINERS_CONF)
+    put(conf, _CONTAINERS_CONF)
     env = {"CONTAINERS_CONF": str(conf)}
     return run(["podman", *words], env=env, check=check, stdin=stdin, timeout=timeout)
 

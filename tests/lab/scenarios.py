@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import shutil
 from functools import partial
 
 from tests.lab import artifacts
 from tests.lab.hosts import Host, Lab
 from tests.lab.podman import remove_containers
-from tests.lab.steps import ROOT
+from tests.lab.steps import ROOT, put
 
 CLIENTS = "/opt/llm-clients"
 
@@ -74,9 +73,7 @@ def _write_variables(booted: Lab) -> None:
     for name in names():
         source = ROOT / "molecule" / name / "variables.yml"
         if source.exists():
-            directory = booted.inventory / "group_vars" / name
-            directory.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, directory / "scenario.yml")
+            put(booted.inventory / "group_vars" / name / "scenario.yml", source.read_text())
 
 
 def reset(wanted: list[str]) -> None:

@@ -82,6 +82,19 @@ def run(
     return done
 
 
+def put(path: Path, text: str) -> None:
+    """Write a file whole, and only when it changes: others may be reading it just now."""
+    if path.exists() and path.read_text() == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as new:
+        new.write(text)
+    os.chmod(new.name, 0o644)
+    os.replace(new.name, path)
+
+
 def key_of(*parts: object) -> str:
     """A short key of what something is made from: equal parts, equal key."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
