@@ -27,8 +27,20 @@ from tests.lab.steps import ROOT, LabError, put, run, step
 
 STATE = ROOT / ".lab"
 BOOT_TIMEOUT = 60  # seconds
+INOTIFY_INSTANCES = 2048
 MOST_LEAKS = 50  # addresses that podman may have lost
 FIRST_ADDRESS = 10  # of the subnet; podman's own DNS and gateway live below
+
+
+def _allow_many_hosts() -> None:
+    """Raise the kernel's limit of inotify instances, until the next reboot of this machine.
+
+    Each host's systemd needs several, and containers share one limit: with the usual 128 about
+    twenty hosts boot, and the next one ends with 255.
+    """
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(limit.read_text()) < INOTIFY_INSTANCES:
+        limit.write_text(str(INOTIFY_INSTANCES))
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,7 @@ class Lab:
         if not self._places_file.exists():
             self.down()  # what an interrupted run left has no addresses that anybody remembers
         with step(f"Booting {len(self.hosts)} hosts of the lab `{self.name}`"):
+            _allow_many_hosts()
             self._network_up()
             self._key()
             with ThreadPoolExecutor(4) as pool:
