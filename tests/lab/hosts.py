@@ -86,6 +86,7 @@ class Lab:
             self._key()
             with ThreadPoolExecutor(4) as pool:
                 list(pool.map(lambda host: self._host_up(host, images[host.debian]), self.hosts))
+            self._write_names()
         self._write_inventory(self.addresses())
 
     def down(self) -> None:
@@ -227,6 +228,18 @@ class Lab:
         text = self.run(host.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub", check=True)
         kind, key = text.stdout.split()[:2]
         return f"{','.join(addresses[host.name])} {kind} {key}\n"
+
+    def _write_names(self) -> None:
+        """Tell each host the names of all: podman's own DNS may be away for a while when the
+        networks of another checkout come and go."""
+        addresses = self.addresses()
+        lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost"]
+        for host in self.hosts:
+            names = " ".join((host.name, *host.aliases))
+            lines += [f"{address} {names}" for address in addresses[host.name]]
+        text = "\n".join(lines) + "\n"
+        for host in self.hosts:
+            self.run(host.name, "sh", "-c", "cat >/etc/hosts", stdin=text, check=True)
 
     def _write_inventory(self, addresses: dict[str, tuple[str, str]]) -> None:
         keys = "".join(self._host_key(host, addresses) for host in self.hosts)
