@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.lab import artifacts
+from tests.lab import artifacts, scenarios
 from tests.lab.hosts import STATE, Host, Lab
 from tests.lab.probes import FLOOD_TITLE, Seen, Target, probe
 from tests.lab.steps import ROOT, LabError, say, step
@@ -36,13 +36,8 @@ CA_ON_HOSTS = "/etc/ssl/lab-ca.crt"
 
 def lab() -> Lab:
     """The demo's three hosts."""
-    clients = ((artifacts.clients(), "/opt/llm-clients"),)
-    hosts = [
-        Host("gateway", DEBIAN, groups=("llm_hosts",), aliases=(SERVER_NAME,)),
-        Host("app-server", DEBIAN, groups=("app_servers",), mounts=clients),
-        Host("stranger", DEBIAN, groups=("strangers",)),
-    ]
-    return Lab("demo", hosts, inventory_directory=INVENTORY)
+    gateway = Host("gateway", DEBIAN, groups=("llm_hosts",), aliases=(SERVER_NAME,))
+    return Lab("demo", [gateway, *scenarios.neighbours()], inventory_directory=INVENTORY)
 
 
 def playbook(*words: str | Path) -> None:
