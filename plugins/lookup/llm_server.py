@@ -93,7 +93,9 @@ _raw:
       type: list
       elements: str
     routes:
-      description: Endpoints, each with C(methods), C(class), and C(path) or C(pattern).
+      description:
+        - Endpoints, each with C(methods), C(class), C(body), and C(path) or C(pattern).
+        - C(body) names the shape in which the key validator reads requests.
       type: list
       elements: dict
     version_floors:

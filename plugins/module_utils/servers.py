@@ -48,12 +48,19 @@ class VersionError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One endpoint: either an exact `path` or an anchored `pattern` without captures."""
+    """One endpoint: either an exact `path` or an anchored `pattern` without captures.
+
+    `body` names the shape in which the key validator reads the request (its package `bodies`):
+    `none` is no body, `opaque` one that it never sees. `models` says where else models are named:
+    `list`, in the answer; `path`, in the path's last segment.
+    """
 
     methods: tuple[str, ...]
     endpoint_class: str
     path: str | None = None
     pattern: str | None = None
+    body: str = "none"
+    models: str = ""
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.pattern is None):
@@ -62,6 +69,11 @@ class Route:
             raise ValueError(f"unknown endpoint class {self.endpoint_class!r}: {self}")
         if not self.methods or not _METHODS.issuperset(self.methods):
             raise ValueError(f"unknown method in {self.methods}: {self}")
+        if self.models not in ("", "list", "path"):
+            raise ValueError(f"unknown place of models {self.models!r}: {self}")
+        # GET with a body means nothing to HTTP (RFC 9110, 9.3.1): nobody shall rely on one.
+        if self.body not in ("none", "opaque") and {"GET", "HEAD"} & set(self.methods):
+            raise ValueError(f"GET and HEAD have no body to read: {self}")
         if self.path is not None and not _EXACT_PATH.match(self.path):
             raise ValueError(f"not a plain path: {self.path!r}")
         if self.pattern is not None:
@@ -77,9 +89,10 @@ class Route:
         return re.fullmatch(self.pattern, path) is not None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return `methods`, `class` and the one of `path` and `pattern` that is set."""
+        """Return `methods`, `class`, `body`, `models` and whichever of `path`, `pattern` is set."""
         place = {"path": self.path} if self.pattern is None else {"pattern": self.pattern}
-        return {"methods": list(self.methods), **place, "class": self.endpoint_class}
+        kind = {"class": self.endpoint_class, "body": self.body, "models": self.models}
+        return {"methods": list(self.methods), **place, **kind}
 
 
 def _check_pattern(pattern: str) -> None:
@@ -153,17 +166,30 @@ class Server:
         }
 
 
-def _exact(endpoint_class: str, methods: str, *paths: str) -> tuple[Route, ...]:
+def _exact(endpoint_class: str, methods: str, *paths: str, models: str = "") -> tuple[Route, ...]:
     """Return one route per path; `methods` is a space-separated list."""
+    verbs = tuple(methods.split())
     return tuple(
-        Route(methods=tuple(methods.split()), path=path, endpoint_class=endpoint_class)
+        Route(methods=verbs, path=path, endpoint_class=endpoint_class, models=models)
         for path in paths
     )
 
 
-def _pattern(endpoint_class: str, methods: str, pattern: str) -> tuple[Route, ...]:
+def _with_body(endpoint_class: str, method: str, shapes: Mapping[str, str]) -> tuple[Route, ...]:
+    """Return one route per path of `shapes`, which says how each one's body reads."""
+    return tuple(
+        Route(methods=(method,), path=path, endpoint_class=endpoint_class, body=body)
+        for path, body in shapes.items()
+    )
+
+
+def _pattern(
+    endpoint_class: str, methods: str, pattern: str, body: str = "none", models: str = ""
+) -> tuple[Route, ...]:
     """Return a parameterised route as a tuple of one, so that tables can be added up."""
-    return (Route(methods=tuple(methods.split()), pattern=pattern, endpoint_class=endpoint_class),)
+    verbs = tuple(methods.split())
+    kind = {"endpoint_class": endpoint_class, "body": body, "models": models}
+    return (Route(methods=verbs, pattern=pattern, **kind),)
 
 
 # What systemd lets a confined server open for its GPU, as the NixOS module for Ollama has it.
@@ -182,17 +208,41 @@ GPU_DEVICES = (
 # Ollama v0.33.0, server/routes.go, GenerateRoutes. A name in a path is one segment there; its
 # grammar is types/model/name.go (letters, digits and `_ - .`, a colon before the tag).
 _OLLAMA_ROUTES = (
-    *_exact("inference", "POST", "/api/generate", "/api/chat", "/api/embed", "/api/embeddings"),
-    *_exact("inference", "POST", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"),
-    *_exact("inference", "POST", "/v1/responses", "/v1/audio/transcriptions", "/v1/messages"),
-    *_exact("read", "GET HEAD", "/", "/api/version", "/api/tags"),
-    *_exact("read", "GET", "/api/ps", "/api/status", "/v1/models"),
-    *_pattern("read", "GET", r"^/v1/models/[A-Za-z0-9._:-]+$"),
+    *_with_body(
+        "inference",
+        "POST",
+        {
+            "/api/generate": "ollama_generate",
+            "/api/chat": "ollama_chat",
+            "/api/embed": "ollama_embed",
+            "/api/embeddings": "ollama_embeddings",
+            "/v1/chat/completions": "openai_chat",
+            "/v1/completions": "openai_completions",
+            "/v1/embeddings": "openai_embeddings",
+            "/v1/responses": "openai_responses",
+            "/v1/audio/transcriptions": "openai_audio",
+            "/v1/messages": "anthropic_messages",
+        },
+    ),
+    *_exact("read", "GET HEAD", "/", "/api/version"),
+    *_exact("read", "GET HEAD", "/api/tags", models="list"),
+    *_exact("read", "GET", "/api/status"),
+    *_exact("read", "GET", "/api/ps", "/v1/models", models="list"),
+    *_pattern("read", "GET", r"^/v1/models/[A-Za-z0-9._:-]+$", models="path"),
     # Shows templates and system prompts, so it is no mere `read`.
-    *_exact("inspect", "POST", "/api/show"),
-    *_exact("management", "POST", "/api/pull", "/api/push", "/api/create", "/api/copy"),
-    *_exact("management", "DELETE", "/api/delete"),
-    *_pattern("management", "HEAD POST", r"^/api/blobs/sha256[:-][0-9a-f]+$"),
+    *_with_body("inspect", "POST", {"/api/show": "ollama_show"}),
+    *_with_body(
+        "management",
+        "POST",
+        {
+            "/api/pull": "ollama_pull",
+            "/api/push": "ollama_push",
+            "/api/create": "ollama_create",
+            "/api/copy": "ollama_copy",
+        },
+    ),
+    *_with_body("management", "DELETE", {"/api/delete": "ollama_delete"}),
+    *_pattern("management", "HEAD POST", r"^/api/blobs/sha256[:-][0-9a-f]+$", "opaque"),
     *_exact("account", "POST", "/api/me", "/api/signout"),
     *_pattern("account", "DELETE", r"^/api/user/keys/[A-Za-z0-9._~%+=-]+$"),
     *_pattern("account", "GET POST", r"^/api/experimental/[A-Za-z0-9._/-]+$"),

@@ -47,6 +47,21 @@ def test_every_entry_is_plain_consistent_data(server):
     assert missed_floors(server.version_floors, server.install_version) == []
 
 
+def test_every_endpoint_that_takes_a_body_says_which():
+    # Those without one: accounts, which nothing may route.
+    with_body = {"POST", "DELETE"}
+    silent = {
+        r.endpoint_class for r in OLLAMA.routes if r.body == "none" and with_body & {*r.methods}
+    }
+    assert silent == {"account"}
+    shapes = {
+        route["path"]: route["body"] for route in OLLAMA.as_dict()["routes"] if "path" in route
+    }
+    assert shapes["/api/chat"] == "ollama_chat"
+    assert shapes["/v1/audio/transcriptions"] == "openai_audio"
+    assert shapes["/api/tags"] == "none"
+
+
 @pytest.mark.parametrize("server", SERVERS.values(), ids=lambda s: s.name)
 def test_no_request_belongs_to_two_routes(server):
     exact = [route for route in server.routes if route.path]
@@ -97,6 +112,8 @@ def test_a_pattern_does_not_match_a_trailing_line_end():
         {"pattern": "/a"},
         {"pattern": "^/(a)$"},
         {"pattern": "^/(?:a)$"},
+        {"path": "/a", "body": "ollama_chat"},
+        {"path": "/a", "methods": ("HEAD", "POST"), "body": "ollama_chat"},
     ],
 )
 def test_a_careless_route_is_refused(wrong):

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How much a request asks for: tokens, context, time in memory, choices, messages, images.
+
+Each figure is the largest that any of its names says: which of them counts is the LLM server's
+business. Ollama treats null as not said for all of them. A figure that no policy can take as a
+number is refused, even where Ollama would not look at it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import BodyError
+
+_OUTPUT_TOKENS = frozenset(
+    {"max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict"}
+)
+_CONTEXT_TOKENS = frozenset({"num_ctx"})
+_CHOICES = frozenset({"n", "best_of"})
+# What carries an image or a sound; each becomes one of api.Message's images in Ollama.
+_IMAGE_PARTS = ("image_url", "input_image", "image", "input_audio")
+
+# Go's time.ParseDuration; both signs for micro (U+00B5, U+03BC) are units there.
+_UNITS = {
+    "ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600
+}  # fmt: skip
+_SPAN = r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)"
+_DURATION = re.compile(rf"(?P<sign>[+-]?)(?:0|(?P<spans>(?:{_SPAN})+))")
+_LONGEST_DURATION = 64
+# Go counts nanoseconds in 64 bits with a sign, and options in as many.
+_MOST_SECONDS = 2**63 / 1e9
+_MOST = 2.0**63
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the request asks for; None is not said, unlimited is math.inf.
+
+    `messages` counts the entries of a conversation, `images` those of the whole request.
+    """
+
+    output_tokens: float | None = None
+    context_tokens: float | None = None
+    keep_alive_seconds: float | None = None
+    choices: int | None = None
+    messages: int = 0
+    images: int = 0
+
+
+NOTHING = Asked()
+
+
+def read_asked(request: Mapping[str, object], conversation: str) -> Asked:
+    """Return what ``request`` asks for; ``conversation`` names the member with the messages.
+
+    Raises BodyError for a member of the wrong type.
+    """
+    options = request.get("options")
+    if options is not None and type(options) is not dict:
+        raise BodyError("`options` must be an object.")
+    sources = (request, options) if options else (request,)
+    messages = _messages(request, conversation)
+    return Asked(
+        output_tokens=_tokens(sources, _OUTPUT_TOKENS),
+        context_tokens=_tokens(sources, _CONTEXT_TOKENS),
+        keep_alive_seconds=_keep_alive(request.get("keep_alive")),
+        choices=_choices(request),
+        messages=len(messages),
+        images=_own_images(request) + sum(map(_images, messages)),
+    )
+
+
+def _said(source: Mapping[str, object], names: frozenset[str]) -> list[tuple[str, object]]:
+    if names.isdisjoint(source):
+        return []
+    return [(name, source[name]) for name in sorted(names) if source.get(name) is not None]
+
+
+def _tokens(sources: tuple[Mapping[str, object], ...], names: frozenset[str]) -> float | None:
+    """Return the largest number of tokens; none and less than none are unlimited.
+
+    A negative one is so in Ollama; 0 is in its MLX engine, and in others.
+    """
+    most: float | None = None
+    for source in sources:
+        for name, value in _said(source, names):
+            if type(value) is not int and type(value) is not float:
+                raise BodyError(f"`{name}` must be a number.")
+            # A fraction is cut off in Go, and what overflows there may turn out negative.
+            tokens = math.inf if value < 1 or float(value) >= _MOST else math.floor(value)
+            most = tokens if most is None else max(most, tokens)
+    return most
+
+
+def _choices(request: Mapping[str, object]) -> int | None:
+    most: int | None = None
+    for name, value in _said(request, _CHOICES):
+        if type(value) is not int or value < 1:
+            raise BodyError(f"`{name}` must be an integer above zero.")
+        most = value if most is None else max(most, value)
+    return most
+
+
+def _keep_alive(value: object) -> float | None:
+    """Return the seconds that api.Duration reads: a number of them, or a Go duration."""
+    if value is None:
+        return None
+    if type(value) is str:
+        seconds = _duration(value)
+    elif type(value) is int or type(value) is float:
+        seconds = float(value)
+    else:
+        raise BodyError("`keep_alive` must be a duration or a number of seconds.")
+    return math.inf if seconds < 0 or seconds >= _MOST_SECONDS else seconds
+
+
+def _duration(text: str) -> float:
+    match = _DURATION.fullmatch(text) if len(text) <= _LONGEST_DURATION else None
+    if match is None:
+        raise BodyError("`keep_alive` must be a duration such as 5m or 1h30m.")
+    spans = re.findall(_SPAN, match["spans"] or "")
+    seconds = math.fsum(float(number) * _UNITS[unit] for number, unit in spans)
+    return -seconds if match["sign"] == "-" else seconds
+
+
+def _messages(request: Mapping[str, object], conversation: str) -> list[dict[str, object]]:
+    value = request.get(conversation)
+    # The Responses API takes one message as plain text.
+    if value is None or (conversation == "input" and type(value) is str):
+        return []
+    if type(value) is not list or any(type(item) is not dict for item in value):
+        raise BodyError(f"`{conversation}` must be a list of objects.")
+    return value
+
+
+def _own_images(holder: Mapping[str, object]) -> int:
+    images = holder.get("images")
+    if images is None:
+        return 0
+    if type(images) is not list or any(type(image) is not str for image in images):
+        raise BodyError("`images` must be a list of strings.")
+    return len(images)
+
+
+def _images(message: Mapping[str, object]) -> int:
+    """Count the images of a message, also those in the result of a tool."""
+    count = _own_images(message)
+    for parts in (message.get("content"), message.get("output")):
+        if type(parts) is list:
+            for part in parts:
+                if type(part) is dict:
+                    count += (part.get("type") in _IMAGE_PARTS) + _images(part)
+    return count
