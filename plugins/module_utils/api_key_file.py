@@ -48,7 +48,10 @@ _ORDER = (
     "expires",
     "revoked",
     "networks",
+    "certificate_sha256",
     "endpoint_classes",
+    "models",
+    "tier",
 )
 _DAYS = re.compile(r"([1-9][0-9]{0,4})d", re.ASCII)
 
@@ -72,7 +75,10 @@ class Wish:
     not_before: str | None = None
     expires: str | None = None
     networks: Sequence[str] | None = None
+    certificate_sha256: str | None = None
     endpoint_classes: Sequence[str] | None = None
+    models: Sequence[str] | None = None
+    tier: str | None = None
 
 
 def parse_vars(text: str) -> list[Record]:
@@ -182,8 +188,16 @@ def _wished_fields(wish: Wish, now: datetime) -> Record:
             fields[name] = resolve_time(text, now)
     if wish.networks is not None:
         fields["networks"] = list(wish.networks) or None
+    if wish.certificate_sha256 is not None:
+        # As openssl x509 -fingerprint writes it, too
+        fingerprint = wish.certificate_sha256.replace(":", "").lower()
+        fields["certificate_sha256"] = fingerprint or None
     if wish.endpoint_classes is not None:
         fields["endpoint_classes"] = list(wish.endpoint_classes)
+    if wish.models is not None:
+        fields["models"] = list(wish.models) or None
+    if wish.tier is not None:
+        fields["tier"] = wish.tier or None
     return fields
 
 

@@ -18,6 +18,7 @@ import hashlib
 import ipaddress
 import re
 import secrets
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,10 +50,21 @@ _SHA256_SHAPE = re.compile(r"[0-9a-f]{64}")
 _INSTANT_SHAPE = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d):(\d\d)(?:Z|\+00:00))?", re.ASCII
 )
+# Models as Ollama names them, any part with wildcards. What this takes, the validator can compile.
+_GLOB_SHAPE = re.compile(
+    r"(?=.{1,256}\Z)(?:(?:[a-z0-9_*?][a-z0-9_.:*?-]{0,349}/)?[a-z0-9_*?][a-z0-9_*?-]{0,79}/)?"
+    r"[a-z0-9_*?][a-z0-9_.*?-]{0,79}(?::[a-z0-9_*?][a-z0-9_.*?-]{0,79})?",
+    re.ASCII | re.IGNORECASE,
+)
+_GLOB_RULE = "must be [[host/]namespace/]model[:tag], 1 to 256 characters with * and ? as wildcards"
 _OWNER_LENGTH = 128
 _MAX_NETWORKS = 256
+_MAX_GLOBS = 256
 _FIELDS = frozenset(
-    ("id", "sha256", "owner", "not_before", "expires", "revoked", "networks", "endpoint_classes")
+    (
+        *("id", "sha256", "owner", "not_before", "expires", "revoked"),
+        *("networks", "certificate_sha256", "endpoint_classes", "models", "tier"),
+    )
 )
 
 
@@ -87,6 +99,12 @@ class KeyRecord:
     # Where requests may come from; empty: anywhere
     networks: tuple[Network, ...] = ()
     endpoint_classes: frozenset[str] = frozenset(DEFAULT_CLASSES)
+    # Which limits hold; None: those of the gateway's default tier
+    tier: str | None = None
+    # Names of models, with * and ?; empty: any model
+    models: tuple[str, ...] = ()
+    # SHA-256 of the client's certificate (DER), lower-case hex; None: none is asked for
+    certificate: str | None = None
 
 
 def generate_key() -> str:
@@ -154,6 +172,11 @@ def is_key_id(text: object) -> bool:
     return isinstance(text, str) and _ID_SHAPE.fullmatch(text) is not None
 
 
+def is_tier_name(text: object) -> bool:
+    """Tell whether ``text`` can name a tier: the form is that of a key's id."""
+    return is_key_id(text)
+
+
 def parse_record(raw: object, where: str) -> KeyRecord:
     """Return the record that ``raw`` (a decoded JSON or YAML object) describes.
 
@@ -174,6 +197,9 @@ def parse_record(raw: object, where: str) -> KeyRecord:
         revoked=_parse_revoked(raw, where),
         networks=_parse_networks(raw, where),
         endpoint_classes=_parse_classes(raw, where),
+        tier=_parse_tier(raw, where),
+        models=_parse_models(raw, where),
+        certificate=_parse_certificate(raw, where),
     )
     if None not in (record.not_before, record.expires) and record.expires <= record.not_before:  # type: ignore[operator]
         raise RecordError(where, "expires", "must be later than not_before")
@@ -263,3 +289,48 @@ def _parse_classes(raw: Mapping[str, object], where: str) -> frozenset[str]:
                 where, "endpoint_classes", f"may only hold {', '.join(GRANTABLE_CLASSES)}"
             )
     return _class_set(tuple(sorted(set(value))))
+
+
+def _parse_tier(raw: Mapping[str, object], where: str) -> str | None:
+    if "tier" not in raw:
+        return None
+    value = raw["tier"]
+    if not is_tier_name(value):
+        raise RecordError(
+            where, "tier", "must be 1 to 63 of a-z 0-9 . _ - and start with a letter or digit"
+        )
+    # One text for the many records of a tier; Ansible's own kinds of text cannot be interned.
+    return sys.intern(str(value))
+
+
+def _parse_models(raw: Mapping[str, object], where: str) -> tuple[str, ...]:
+    if "models" not in raw:
+        return ()
+    value = raw["models"]
+    # An empty list reads like no model to one and like any model to another.
+    if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= _MAX_GLOBS:
+        raise RecordError(where, "models", f"must be a list of 1 to {_MAX_GLOBS} names of models")
+    # Whatever is no text becomes text that is no name.
+    globs = tuple(str(item) if isinstance(item, str) else "" for item in value)
+    try:
+        return _checked_globs(globs)
+    except ValueError as error:
+        raise RecordError(where, f"models[{error}]", _GLOB_RULE) from None
+
+
+@lru_cache(maxsize=4096)
+def _checked_globs(globs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return one tuple for the many records with the same; ValueError holds the bad one's place."""
+    for index, glob in enumerate(globs):
+        if _GLOB_SHAPE.fullmatch(glob) is None:
+            raise ValueError(index)
+    return globs
+
+
+def _parse_certificate(raw: Mapping[str, object], where: str) -> str | None:
+    if "certificate_sha256" not in raw:
+        return None
+    value = raw["certificate_sha256"]
+    if not isinstance(value, str) or _SHA256_SHAPE.fullmatch(value) is None:
+        raise RecordError(where, "certificate_sha256", "must be 64 lower-case hexadecimal digits")
+    return str(value)

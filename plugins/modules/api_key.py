@@ -70,6 +70,12 @@ options:
       - Networks that requests with this key may come from. An empty list means any.
     type: list
     elements: str
+  certificate_sha256:
+    description:
+      - SHA-256 fingerprint of the client certificate that this key only works with, in
+        hexadecimal digits, with or without colons as C(openssl x509 -fingerprint -sha256) prints
+        it. Empty text means that no certificate is needed.
+    type: str
   endpoint_classes:
     description:
       - Classes of routes this key is good for. A new key's default is V(inference) and
@@ -77,6 +83,20 @@ options:
     type: list
     elements: str
     choices: [inference, read, inspect, management]
+  models:
+    description:
+      - Models this key may use, as V(model), V(model:tag), V(namespace/model:tag) or
+        V(host/namespace/model:tag). V(*) stands for any characters but V(/), V(?) for one of them;
+        V(*) alone is every model. Upper and lower case are the same.
+      - A plain name without a tag means its V(latest), one with wildcards any tag.
+      - An empty list means any model.
+    type: list
+    elements: str
+  tier:
+    description:
+      - The tier whose limits hold for this key, one of the gateway's C(key_validator_tiers).
+        Empty text means the gateway's default tier.
+    type: str
   secret_file:
     description:
       - Where to write a new key's secret, mode 0600. The file must not exist. It is written
@@ -102,6 +122,8 @@ EXAMPLES = r"""
     owner: Team Search
     expires: 90d
     networks: [10.0.1.0/24]
+    models: ["llama3.2:*", nomic-embed-text]
+    tier: standard
     secret_file: "{{ inventory_dir }}/app1.key"
   delegate_to: localhost
   become: false
@@ -135,6 +157,8 @@ key:
     expires: "2027-05-02"
     networks: [10.0.1.0/24]
     endpoint_classes: [inference, read]
+    models: ["llama3.2:*", nomic-embed-text]
+    tier: standard
 secret:
   description: The new key's text. Not kept anywhere else.
   type: str
@@ -146,6 +170,7 @@ secret_file:
 """
 
 import os
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -189,11 +214,14 @@ def argument_spec() -> dict[str, dict[str, Any]]:
         "not_before": {"type": "str"},
         "expires": {"type": "str"},
         "networks": {"type": "list", "elements": "str"},
+        "certificate_sha256": {"type": "str"},
         "endpoint_classes": {
             "type": "list",
             "elements": "str",
             "choices": list(GRANTABLE_CLASSES),
         },
+        "models": {"type": "list", "elements": "str"},
+        "tier": {"type": "str"},
         # What is secret is in the file, not in its name.
         "secret_file": {"type": "path", "no_log": False},
     }
@@ -205,8 +233,7 @@ def plan(records: list[Record], params: dict[str, Any], digest: str) -> list[Rec
         return without(records, params["id"])
     if params["state"] == "revoked":
         return with_revoked(records, params["id"])
-    names = ("id", "owner", "not_before", "expires", "networks", "endpoint_classes")
-    wish = Wish(**{name: params[name] for name in names})
+    wish = Wish(**{field.name: params[field.name] for field in fields(Wish)})
     return with_present(records, wish, digest=digest, now=datetime.now(UTC))
 
 

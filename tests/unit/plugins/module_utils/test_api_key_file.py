@@ -38,7 +38,10 @@ SECOND: dict[str, t.Any] = {
     "expires": "2027-01-31T00:00:00Z",
     "revoked": True,
     "networks": ["10.0.1.0/24"],
+    "certificate_sha256": "cd" * 32,
     "endpoint_classes": ["read"],
+    "models": ["tiny", "*"],
+    "tier": "batch",
 }
 
 
@@ -129,6 +132,22 @@ def test_a_new_key_gets_defaults_and_an_old_one_keeps_what_is_not_named() -> Non
     assert undone[1] == {**created[1], "owner": "Other"}
 
 
+def test_models_tier_and_certificate_come_and_go() -> None:
+    (bare,) = with_present([], Wish(id="a"), digest="cd" * 32, now=NOW)
+    wish = Wish(id="a", models=["tiny"], tier="batch", certificate_sha256=":".join(["AB"] * 32))
+    (bound,) = with_present([bare], wish, digest="", now=NOW)
+    assert bound == {
+        **bare,
+        "models": ["tiny"],
+        "tier": "batch",
+        "certificate_sha256": "ab" * 32,
+    }
+    assert with_present([bound], wish, digest="", now=NOW) == [bound]
+    assert with_present([bound], Wish(id="a"), digest="", now=NOW) == [bound]
+    undo = Wish(id="a", models=[], tier="", certificate_sha256="")
+    assert with_present([bound], undo, digest="", now=NOW) == [bare]
+
+
 @pytest.mark.parametrize(
     ("wish", "named"),
     [
@@ -136,6 +155,9 @@ def test_a_new_key_gets_defaults_and_an_old_one_keeps_what_is_not_named() -> Non
         (Wish(id="b", networks=["10.0.0.1/8"]), "[1].networks[0]"),
         (Wish(id="b", endpoint_classes=[]), "[1].endpoint_classes"),
         (Wish(id="b", owner=""), "[1].owner"),
+        (Wish(id="b", models=["tiny", "a b"]), "[1].models[1]"),
+        (Wish(id="b", tier="No tier"), "[1].tier"),
+        (Wish(id="b", certificate_sha256="AB:CD"), "[1].certificate_sha256"),
         (Wish(id="b", not_before="2027-01-01", expires="2026-12-01"), "[1].expires"),
     ],
 )

@@ -118,6 +118,9 @@ def test_a_whole_record() -> None:
             "revoked": True,
             "networks": ["10.0.1.0/24", "2001:db8::/32", "192.0.2.7"],
             "endpoint_classes": ["read", "inspect"],
+            "certificate_sha256": "cd" * 32,
+            "models": ["Tiny", "llama3.2:*"],
+            "tier": "batch",
         },
         "keys[0]",
     )
@@ -129,6 +132,9 @@ def test_a_whole_record() -> None:
         "192.0.2.7/32",
     ]
     assert record.endpoint_classes == {"read", "inspect"}
+    assert record.certificate == "cd" * 32
+    assert record.models == ("Tiny", "llama3.2:*")
+    assert record.tier == "batch"
     assert "abab" not in repr(record)
 
 
@@ -137,6 +143,7 @@ def test_what_a_short_record_means() -> None:
     assert (record.not_before, record.expires, record.revoked) == (None, None, False)
     assert record.networks == ()
     assert record.endpoint_classes == {"inference", "read"}
+    assert (record.certificate, record.models, record.tier) == (None, (), None)
 
 
 @pytest.mark.parametrize("missing", ["id", "sha256", "owner"])
@@ -161,7 +168,10 @@ JSON = st.recursive(
 )
 
 
-@given(st.sampled_from([*GOOD, "networks", "expires", "revoked", "endpoint_classes"]), JSON)
+OTHERS = ("networks", "expires", "revoked", "endpoint_classes", "models", "tier")
+
+
+@given(st.sampled_from([*GOOD, *OTHERS, "certificate_sha256"]), JSON)
 def test_any_value_in_any_field_is_a_record_or_a_record_error(name: str, value: t.Any) -> None:
     try:
         parse_record({**GOOD, name: value}, "keys[0]")
@@ -175,10 +185,58 @@ def test_what_is_no_record_is_a_record_error(raw: t.Any) -> None:
         parse_record(raw, "keys[0]")
 
 
-@given(st.sampled_from(["id", "sha256", "owner", "expires", "revoked", "networks"]))
+@given(st.sampled_from([*GOOD, *OTHERS, "certificate_sha256"]))
 def test_a_key_in_the_wrong_field_is_not_repeated(name: str) -> None:
     key = generate_key()
     value = f"{key}\n" if name == "owner" else key
     with pytest.raises(RecordError) as caught:
         parse_record(json.loads(json.dumps({**GOOD, name: value})), "keys[0]")
     assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "glob",
+    [
+        *("*", "?", "tiny", "TINY:Latest", "llama3.2:*", "*-embed-*", "a:b.c_d-e", "*/*", "*/*/*"),
+        *("user/tiny", "hf.co/user/tiny:q4", "host:8080/user/tiny", "t" * 80, "*" * 80),
+    ],
+)
+def test_models(glob: str) -> None:
+    assert parse_record({**GOOD, "models": ["tiny", glob]}, "keys[0]").models == ("tiny", glob)
+
+
+@pytest.mark.parametrize(
+    "glob",
+    [
+        *("", " ", "tiny ", "tiny\n", "a b", "/tiny", "tiny/", "a//b", "a/b/c/d", "a:b:c", "tiny:"),
+        *(
+            ":latest",
+            "-tiny",
+            ".tiny",
+            "a:-b",
+            "us.er/tiny",
+            "ti\u212ay",
+            "t\u0131ny",
+            "[a-z]",
+            "{a}",
+        ),
+        *("t" * 81, "a/" + "*" * 255, "!tiny", "\\*", 7, None, ["tiny"], {}),
+    ],
+)
+def test_what_names_no_models(glob: t.Any) -> None:
+    with pytest.raises(RecordError, match=r"^keys\[0\]\.models\[1\]: "):
+        parse_record({**GOOD, "models": ["tiny", glob]}, "keys[0]")
+
+
+@pytest.mark.parametrize("models", [[], None, "tiny", {"tiny": 1}, ["*"] * 257])
+def test_models_are_a_list_that_says_something(models: t.Any) -> None:
+    """An empty list might be meant to say: no model at all."""
+    with pytest.raises(RecordError, match=r"^keys\[0\]\.models: must be a list of 1 to 256"):
+        parse_record({**GOOD, "models": models}, "keys[0]")
+
+
+def test_what_many_records_have_in_common_is_kept_once() -> None:
+    text = json.dumps({**GOOD, "models": ["tiny", "llama3.2:*"], "tier": "one-of-a-kind"})
+    one, other = (parse_record(json.loads(text), "keys[0]") for _unused in range(2))
+    assert one.models is other.models
+    assert one.tier is other.tier

@@ -69,6 +69,17 @@ def test_without_a_file_the_secret_is_returned_once(run: Run, tmp_path: Path) ->
     assert "secret" not in changed
 
 
+def test_binds_a_key_and_frees_it_again(run: Run, tmp_path: Path) -> None:
+    bare = run(secret_file=str(tmp_path / "app1.key"))["key"]
+    limits = {"models": ["llama3.2:*"], "tier": "batch", "certificate_sha256": "ab" * 32}
+    assert run(**limits)["key"] == {**bare, **limits}
+    assert run(**limits)["changed"] is False
+    assert run(owner="Other")["key"] == {**bare, **limits, "owner": "Other"}
+    freed = run(models=[], tier="", certificate_sha256="", owner=bare["owner"])
+    assert freed["key"] == bare
+    assert records(tmp_path) == [bare]
+
+
 @pytest.mark.parametrize("state", ["revoked", "absent"])
 def test_revokes_and_removes(run: Run, tmp_path: Path, state: str) -> None:
     run()
@@ -96,6 +107,7 @@ def test_absent_where_nothing_is(run: Run, tmp_path: Path) -> None:
         ({"state": "revoked"}, "there is no key app1"),
         ({"expires": "soon"}, "key_validator_keys[0].expires"),
         ({"networks": ["10.0.0.1/8"]}, "key_validator_keys[0].networks[0]"),
+        ({"models": ["../tiny"]}, "key_validator_keys[0].models[0]"),
     ],
 )
 @pytest.mark.parametrize("check", [False, True])
