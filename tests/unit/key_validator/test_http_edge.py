@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import typing as t
 
@@ -13,14 +14,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("httptools")
 
+from llm_key_validator.answers import Answer, empty, refusal
 from llm_key_validator.config import Config
-from llm_key_validator.decision import Reason
+from llm_key_validator.decision import Decision, Reason, RequestHeaders
 from llm_key_validator.http_edge import MAX_PIPELINED, Connection, Listener
 from llm_key_validator.journal import Journal, RefusalLog
 from llm_key_validator.keys import generate_key
 from llm_key_validator.metrics import Metrics
 from llm_key_validator.registry import Registry, load_registry
-from llm_key_validator.service import Service
+from llm_key_validator.service import Reply, Request, Service
 
 from .conftest import NOW, record, registry_text
 
@@ -29,7 +31,13 @@ CONTEXT = (
     "X-Request-Id: 0123456789abcdef0123456789abcdef\r\nX-Client-Address: 10.0.1.5\r\n"
     "X-Endpoint-Class: inference\r\nX-Original-Method: POST\r\nX-Original-Path: /api/chat\r\n"
 )
-CONFIG = Config(max_headers=16, max_header_bytes=4096, max_connections=2)
+CONFIG = Config(
+    max_headers=16,
+    max_header_bytes=4096,
+    max_connections=2,
+    max_body_bytes=50_000,
+    max_buffered_bytes=80_000,
+)
 
 
 class Source:
@@ -59,22 +67,51 @@ class Transport(asyncio.Transport):
         self.ended = "aborted"
 
 
+class Hop:
+    """Stands for the policy hop: keeps what it is asked, and answers when it is told to."""
+
+    recording = True
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+        self.waiting: list[Reply] = []
+        self.refusals: list[Decision] = []
+        self.at_once = True
+
+    def authorize(self, request: Request, reply: Reply) -> None:
+        self.asked.append(request)
+        if self.at_once:
+            reply(GO)
+        else:
+            self.waiting.append(reply)
+
+    def refused(self, decision: Decision, headers: RequestHeaders) -> None:
+        self.refusals.append(decision)
+
+
+GO: Answer = empty(200, b"X-Accel-Redirect: @backend\r\n")
+
+
 class Edge:
     """A service with one key, and what it logs."""
 
-    def __init__(self, trusted: bool = True, source: Source | None = None) -> None:
+    def __init__(
+        self, trusted: bool = True, source: Source | None = None, local: bool = True
+    ) -> None:
         self.log: list[str] = []
+        self.hop = Hop()
         self.asked = 0
         self.trusted = trusted
         journal = Journal(self.log.append, with_levels=False)
         self.service = Service(
             source or Source(load_registry(registry_text(record(KEY)))),
+            authorizer=self.hop,
             metrics=Metrics(),
             refusals=RefusalLog(journal, 1000),
             journal=journal,
             clock=lambda: NOW,
         )
-        self.listener = Listener(self.service, CONFIG, self._check)
+        self.listener = Listener(self.service, CONFIG, self._check, local=local)
 
     def _check(self, _transport: asyncio.Transport) -> bool:
         self.asked += 1
@@ -252,15 +289,18 @@ def test_the_peer_is_looked_up_once_for_each_connection() -> None:
     assert edge.asked == 2
 
 
+HEALTHY = {"status": "ok", "keys": 0, "registry": "ok", "audit": "ok"}
+
+
 @pytest.mark.parametrize(
     ("source", "status", "body"),
     [
-        (None, 200, {"status": "ok", "keys": 1, "registry": "ok"}),
-        (Source(None, False), 503, {"status": "unavailable", "keys": 0, "registry": "none"}),
+        (None, 200, {**HEALTHY, "keys": 1, "registry": "ok"}),
+        (Source(None, False), 503, {**HEALTHY, "status": "unavailable", "registry": "none"}),
         (
             Source(load_registry(registry_text()), False),
             200,
-            {"status": "ok", "keys": 0, "registry": "stale"},
+            {**HEALTHY, "registry": "stale"},
         ),
     ],
 )
@@ -365,3 +405,148 @@ def test_a_client_that_reads_no_answers_is_dropped() -> None:
         assert transport.ended == "aborted"
 
     asyncio.run(run())
+
+
+def authorize(body: bytes, *lines: str, method: str = "POST") -> bytes:
+    length = f"Content-Length: {len(body)}"
+    head = (*CONTEXT.split("\r\n")[:-1], length, "Content-Type: application/json", *lines)
+    return request(*head, target="/authorize", method=method) + body
+
+
+GONE_ON = b"HTTP/1.1 200 OK\r\nX-Accel-Redirect: @backend\r\nContent-Length: 0\r\n\r\n"
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=20_000), st.lists(st.integers(0, 21_000), max_size=6))
+def test_a_body_arrives_whole_in_any_pieces(body: bytes, cuts: list[int]) -> None:
+    edge = Edge()
+    stream = authorize(body)
+    places = sorted({min(cut, len(stream)) for cut in (0, *cuts, len(stream))})
+    pieces = [stream[a:b] for a, b in itertools.pairwise(places)]
+    transport = talk(*pieces, GOOD, edge=edge)
+    assert transport.written == GONE_ON + ALLOWED
+    (asked,) = edge.hop.asked
+    assert (asked.body, asked.method, asked.local) == (body, b"POST", True)
+    assert asked.headers.content_type == (b"application/json",)
+    assert edge.listener.buffered == 0
+
+
+@pytest.mark.parametrize("length", ["50001", "-1", "5x", "5, 5", "0x5", "99999999999999"])
+def test_a_body_too_large_or_of_odd_length_is_refused_before_it_comes(length: str) -> None:
+    edge = Edge()
+    head = request(f"Content-Length: {length}", target="/authorize", method="POST")
+    transport = talk(head, edge=edge)
+    assert transport.written == UNREADABLE
+    assert not edge.hop.asked
+    assert edge.listener.buffered == 0
+
+
+def test_bodies_together_have_a_limit_and_free_their_room() -> None:
+    async def run() -> None:
+        edge = Edge()
+        first, first_transport = edge.connect()
+        first.data_received(authorize(b"a" * 50_000)[:-1])
+        second, second_transport = edge.connect()
+        second.data_received(authorize(b"b" * 40_000))
+        assert second_transport.written == UNREADABLE
+        first.connection_lost(None)
+        assert edge.listener.buffered == 0
+        second.connection_lost(None)
+        third, third_transport = edge.connect()
+        third.data_received(authorize(b"c" * 40_000))
+        assert third_transport.written == GONE_ON
+        assert not first_transport.written
+
+    asyncio.run(run())
+
+
+def test_the_hop_is_for_the_unix_socket_alone() -> None:
+    edge = Edge(local=False)
+    assert b"X-Auth-Reason: peer" in talk(authorize(b""), edge=edge).written
+    assert talk(authorize(b"{}"), edge=edge).written == UNREADABLE
+    assert not edge.hop.asked
+
+
+def test_an_answer_that_comes_later() -> None:
+    async def run() -> None:
+        edge = Edge()
+        edge.hop.at_once = False
+        connection, transport = edge.connect()
+        connection.data_received(authorize(b"{}"))
+        assert not transport.written
+        edge.hop.waiting[0](GO)
+        assert transport.written == GONE_ON
+        edge.hop.waiting[0](GO)
+        assert transport.written == GONE_ON  # once is enough
+        connection.data_received(GOOD)
+        assert transport.written == GONE_ON + ALLOWED
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("more", [[authorize(b"{}"), GOOD], [authorize(b"{}") + GOOD]])
+def test_who_does_not_wait_for_an_answer_is_dropped(more: list[bytes]) -> None:
+    edge = Edge()
+    edge.hop.at_once = False
+    transport = talk(*more, edge=edge)
+    assert transport.ended == "aborted"
+    assert not transport.written
+    assert len(edge.hop.asked) == 1
+    edge.hop.waiting[0](GO)
+    assert not transport.written
+
+
+def test_an_answer_that_never_comes_ends_the_connection() -> None:
+    async def run() -> None:
+        edge = Edge()
+        edge.hop.at_once = False
+        connection, transport = edge.connect()
+        connection.data_received(authorize(b"{}"))
+        edge.listener.expire(connection.deadline)
+        assert transport.ended == "aborted"
+
+    asyncio.run(run())
+
+
+def test_the_way_out_waits_for_a_late_answer() -> None:
+    async def run() -> None:
+        edge = Edge()
+        edge.hop.at_once = False
+        connection, transport = edge.connect()
+        connection.data_received(authorize(b"{}"))
+        edge.listener.drain()
+        assert not transport.ended
+        edge.hop.waiting[0](GO)
+        assert b"Connection: close" in transport.written
+        assert transport.ended == "closed"
+
+    asyncio.run(run())
+
+
+def test_refusals_of_validate_are_handed_on_for_the_record() -> None:
+    edge = Edge()
+    talk(MISSING, GOOD, edge=edge)
+    assert [one.reason for one in edge.hop.refusals] == [Reason.MISSING]
+
+
+def test_health_turns_bad_when_nothing_can_be_recorded() -> None:
+    edge = Edge()
+    edge.hop.recording = False
+    written = talk(request(target="/healthz"), edge=edge).written
+    assert written.startswith(b"HTTP/1.1 503 ")
+    assert b'"audit": "failing"' in written
+
+
+def test_an_answer_to_head_has_no_body() -> None:
+    edge = Edge()
+    edge.hop.at_once = False
+
+    async def run() -> bytes:
+        connection, transport = edge.connect()
+        connection.data_received(request(target="/authorize", method="HEAD"))
+        edge.hop.waiting[0](refusal(403, "No.", "0" * 32))
+        return transport.written
+
+    written = asyncio.run(run())
+    assert written.startswith(b"HTTP/1.1 403 ")
+    assert written.endswith(b"\r\n\r\n")

@@ -33,6 +33,12 @@ CONTEXT = {
     "X-Original-Method": "POST",
     "X-Original-Path": "/api/chat",
 }
+CHAT_ROUTE = {
+    "methods": ["POST"],
+    "path": "/api/chat",
+    "class": "inference",
+    "body": "ollama_chat",
+}
 # What systemd does: sockets at 3 and following, then the service in their place (sd_listen_fds)
 _LAUNCHER = """
 import os, sys
@@ -70,6 +76,11 @@ class Host:
         self.unix.bind(str(self.path))
         self.unix.listen(64)
         self.tcp = socket.create_server(("127.0.0.1", 0))
+        self.reports = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.reports.bind(str(folder / "reports.sock"))
+        for name in ("log", "state", "credentials"):
+            (folder / "audit" / name).mkdir(parents=True)
+        (folder / "audit/credentials/prompt-pepper").write_text("ab" * 32 + "\n")
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(folder / "notify"))
         self.notify.settimeout(10)
@@ -80,18 +91,26 @@ class Host:
             "registry_path": str(self.keys),
             "registry_poll_seconds": 0.05,
             "trusted_users": [],
+            "routes": [CHAT_ROUTE],
+            "audit_directory": str(self.folder / "audit/log"),
+            "audit_state_directory": str(self.folder / "audit/state"),
             **settings,
         }
         (self.folder / "config.json").write_text(json.dumps(settings))
 
     def start(self) -> None:
-        sockets = [str(self.unix.fileno()), str(self.tcp.fileno())]
-        command = [sys.executable, "-c", _LAUNCHER, "2", *sockets, "-I", "-B", str(FILES)]
+        held = [self.unix.fileno(), self.tcp.fileno(), self.reports.fileno()]
+        sockets = [str(number) for number in held]
+        command = [sys.executable, "-c", _LAUNCHER, "3", *sockets, "-I", "-B", str(FILES)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--config", str(self.folder / "config.json")],
-                pass_fds=[self.unix.fileno(), self.tcp.fileno()],
-                env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(self.folder / "notify")},
+                pass_fds=held,
+                env={
+                    "PATH": os.environ["PATH"],
+                    "NOTIFY_SOCKET": str(self.folder / "notify"),
+                    "RUNTIME_DIRECTORY": str(self.folder / "audit/credentials"),
+                },
                 stderr=log,
             )
         assert self.notify.recv(100) == b"READY=1"
@@ -105,6 +124,20 @@ class Host:
     def verdict(self, key: str = KEY) -> tuple[int, str | None]:
         response, _unused = self.ask(Authorization=f"Bearer {key}")
         return response.status, response.getheader("X-Auth-Reason")
+
+    def authorize(self, body: str, **more: str) -> http.client.HTTPResponse:
+        """What nginx asks the policy hop."""
+        headers = {**CONTEXT, "X-Key-Id": "app1", "Content-Type": "application/json", **more}
+        with contextlib.closing(UnixConnection(self.path)) as connection:
+            connection.request("POST", "/authorize", body, headers)
+            response = connection.getresponse()
+            response.read()
+            return response
+
+    def records(self) -> list[dict[str, t.Any]]:
+        """The audit log."""
+        text = (self.folder / "audit/log/audit.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
 
     def health(self) -> tuple[int, dict[str, t.Any]]:
         response, body = self.ask("/healthz")
@@ -122,7 +155,7 @@ class Host:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(10)
-        for held in (self.unix, self.tcp, self.notify):
+        for held in (self.unix, self.tcp, self.reports, self.notify):
             held.close()
 
 
@@ -148,7 +181,7 @@ def test_decides_and_reloads_and_ends(host: Host) -> None:
     assert (response.status, response.getheader("X-Key-Id")) == (204, "app1")
     assert response.getheader("Content-Length") == "0"
     assert host.verdict(generate_key()) == (401, "unknown")
-    assert host.health() == (200, {"status": "ok", "keys": 1, "registry": "ok"})
+    assert host.health() == (200, {"status": "ok", "keys": 1, "registry": "ok", "audit": "ok"})
 
     host.keys.write_text(registry_text(record(KEY, revoked=True)))
     eventually(lambda: host.verdict() == (401, "revoked"))
@@ -161,7 +194,8 @@ def test_decides_and_reloads_and_ends(host: Host) -> None:
 
     assert host.end() == 0
     events = [entry["event"] for entry in host.log()]
-    assert events[:2] == ["registry_loaded", "started"]
+    # There is no seal key here.
+    assert events[:3] == ["audit_unsealed", "registry_loaded", "started"]
     assert events[-1] == "stopped"
     assert "registry_refused" in events
     assert KEY not in (host.folder / "log").read_text()
@@ -182,7 +216,10 @@ def test_without_keys_it_runs_and_refuses(host: Host) -> None:
     host.keys.unlink()
     host.start()
     assert host.verdict() == (401, "unknown")
-    assert host.health() == (503, {"status": "unavailable", "keys": 0, "registry": "none"})
+    assert host.health() == (
+        503,
+        {"status": "unavailable", "keys": 0, "registry": "none", "audit": "ok"},
+    )
     host.keys.write_text(registry_text(record(KEY)))
     eventually(lambda: host.verdict() == (204, None))
 
@@ -315,3 +352,87 @@ def test_notifications_that_nobody_takes_are_lost_quietly(tmp_path: Path) -> Non
     Notifier({}).tell("READY=1")
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).tell("READY=1")
     assert Notifier({"WATCHDOG_USEC": "15000000"}).watchdog_seconds == 15.0
+
+
+BODY = '{"model":"tiny","messages":[{"role":"user","content":"a secret thought"}]}'
+
+
+def test_a_request_is_on_record_before_it_goes_on_and_when_it_is_over(host: Host) -> None:
+    host.start()
+    response = host.authorize(BODY)
+    assert response.getheader("X-Accel-Redirect") == "@backend"
+    request = host.records()[-1]
+    assert request["event.action"] == "request"
+    assert request["gen_ai.request.model"] == "tiny:latest"
+    report = {
+        "id": CONTEXT["X-Request-Id"],
+        "client": "10.0.1.5",
+        "method": "POST",
+        "path": "/api/chat",
+        "status": 200,
+        "bytes": 7,
+        "seconds": "0.5",
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nginx:
+        nginx.sendto(b"<190>llm: " + json.dumps(report).encode(), str(host.folder / "reports.sock"))
+    eventually(lambda: host.records()[-1]["event.action"] == "response")
+    assert host.records()[-1]["event.duration"] == 500_000_000
+    assert host.end() == 0
+    assert host.records()[-1]["event.action"] == "close"
+    assert "secret thought" not in (host.folder / "audit/log/audit.jsonl").read_text()
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+def test_killed_it_goes_on_with_the_chain(host: Host, fsync: bool) -> None:
+    host.configure(audit_fsync=fsync)
+    host.start()
+    assert host.authorize(BODY).status == 200
+    host.end(signal.SIGKILL)
+    with (host.folder / "audit/log/audit.jsonl").open("a") as log:
+        log.write('{"@timestamp":"20')
+    host.start()
+    assert host.authorize(BODY).status == 200
+    command = [sys.executable, "-I", "-B", str(FILES / "llm-audit"), "verify"]
+    verified = subprocess.run(
+        [*command, str(host.folder / "audit/log")], capture_output=True, text=True, check=False
+    )
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    actions = [one["event.action"] for one in host.records()]
+    assert actions.count("request") == 2
+    assert "repair" in actions
+
+
+def test_a_log_that_cannot_be_written_refuses_and_comes_back(host: Host) -> None:
+    log = host.folder / "audit/log"
+    log.rmdir()
+    log.write_text("in the way")
+    host.start()
+    assert host.authorize(BODY).status == 503
+    assert host.health()[1]["audit"] == "failing"
+    log.unlink()
+    log.mkdir()
+    eventually(lambda: host.authorize(BODY).status == 200)
+    assert host.health() == (200, {"status": "ok", "keys": 1, "registry": "ok", "audit": "ok"})
+
+
+def test_the_audit_log_can_be_switched_off(host: Host) -> None:
+    host.configure(audit_enabled=False)
+    host.start()
+    assert host.authorize(BODY).status == 200
+    assert not list((host.folder / "audit/log").iterdir())
+
+
+def test_without_the_pepper_it_does_not_start(host: Host) -> None:
+    (host.folder / "audit/credentials/prompt-pepper").unlink()
+    with pytest.raises(TimeoutError):
+        host.notify.settimeout(2)
+        host.start()
+    assert "prompt-pepper" in host.log()[0]["problem"]
+
+
+def test_a_user_signal_puts_the_file_aside(host: Host) -> None:
+    host.start()
+    assert host.process is not None
+    host.process.send_signal(signal.SIGUSR1)
+    eventually(lambda: len(list((host.folder / "audit/log").glob("audit-*.jsonl"))) == 1)
+    assert host.authorize(BODY).status == 200

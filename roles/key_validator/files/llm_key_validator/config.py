@@ -4,12 +4,31 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from .quotas.address import parse_address
+from .routes import RouteError, RouteTable, parse_routes
+from .tiers import Tier, TierError, parse_tiers
 
 
 class ConfigError(ValueError):
     """The settings are not acceptable; the text names the setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class LlmServer:
+    """The server behind the gateway."""
+
+    # As the collection's catalogue calls it
+    name: str = "ollama"
+    # What the audit log calls it: OpenTelemetry's gen_ai.provider.name
+    provider: str = "ollama"
+    # Where it is asked for its list of models (host:port), and by which name
+    backend: str = "127.0.0.1:11434"
+    host_header: str = "localhost:11434"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +56,40 @@ class Config:
     max_connections: int = 1024
     # Refusals written to the journal each second; the rest is counted only
     log_refusals_per_second: int = 20
+    # Largest body of one request, and of all that are held at a time (bytes)
+    max_body_bytes: int = 10 * 1024 * 1024
+    max_buffered_bytes: int = 128 * 1024 * 1024
+    # How long an answer may wait for the disk, the counters or the LLM server's list (seconds)
+    answer_timeout_seconds: float = 12.0
+    llm_server: LlmServer = field(default_factory=LlmServer)
+    # The server's routes with the shape of their bodies. What is not here is refused.
+    routes: RouteTable = field(default_factory=RouteTable)
+    # What a key may ask for, by the tier's name
+    tiers: Mapping[str, Tier] = field(default_factory=lambda: parse_tiers({"standard": {}}))
+    # The tier of keys that name none
+    default_tier: str = "standard"
+    # How long a request without an end counts as under way (seconds)
+    lease_seconds: float = 3600.0
+    # Off only on purpose: nothing is recorded then, and nothing refused for want of a record
+    audit_enabled: bool = True
+    audit_directory: str = "/var/log/llm-gateway"
+    audit_state_directory: str = "/var/lib/llm-key-validator/audit"
+    # hmac-sha256 (with the pepper), or sha256, which makes short prompts guessable
+    audit_prompt_digest: str = "hmac-sha256"
+    # Whether a record must be on the disk, not just with the kernel, before a request goes on
+    audit_fsync: bool = False
+    # A file is put aside at this size (bytes); so many of them are kept, 0: all
+    audit_max_file_bytes: int = 100 * 1024 * 1024
+    audit_keep_files: int = 0
+    # file, and journald or syslog beside it: a record counts when one of them took it
+    audit_sinks: tuple[str, ...] = ("file",)
+    # A seal is set after so many records, or seconds
+    audit_seal_records: int = 10_000
+    audit_seal_seconds: float = 300.0
+    # Records of refusals each second; the rest is counted in one record for each reason
+    audit_refusals_per_second: int = 100
+    # Counters shared with other gateways (unix://, redis://, rediss://); empty: this one's own
+    counters_url: str = ""
 
 
 # Smallest and largest sensible value. The bounds keep a typing error from turning a limit off.
@@ -49,7 +102,20 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "idle_timeout_seconds": (0.1, 3600),
     "max_connections": (1, 4096),
     "log_refusals_per_second": (0, 10000),
+    "max_body_bytes": (1024, 1024**3),
+    "max_buffered_bytes": (1024, 16 * 1024**3),
+    "answer_timeout_seconds": (0.1, 300),
+    "lease_seconds": (1, 7 * 86400),
+    "audit_max_file_bytes": (4096, 1024**4),
+    "audit_keep_files": (0, 1_000_000),
+    "audit_seal_records": (1, 10_000_000),
+    "audit_seal_seconds": (1, 86400),
+    "audit_refusals_per_second": (0, 100_000),
 }
+_SINKS = ("file", "journald", "syslog")
+_DIGESTS = ("hmac-sha256", "sha256")
+_HOST_PORT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+_WORD = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 def load_config(text: str) -> Config:
@@ -66,7 +132,10 @@ def load_config(text: str) -> Config:
     unknown = sorted(raw.keys() - known)
     if unknown:
         raise ConfigError(f"unknown setting {unknown[0]!r}")
-    return Config(**{name: _checked(name, value) for name, value in raw.items()})
+    config = Config(**{name: _checked(name, value) for name, value in raw.items()})
+    if config.default_tier not in config.tiers:
+        raise ConfigError("default_tier: is not among the tiers")
+    return config
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -80,14 +149,16 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _checked(name: str, value: object) -> object:
     """Return ``value`` as the setting's type, or raise ConfigError that names the setting."""
-    if name == "trusted_users":
-        return _checked_users(value)
-    if name == "registry_path":
-        if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-            raise ConfigError("registry_path: must be an absolute path")
-        return value
-    whole = name in ("registry_max_bytes", "max_headers", "max_header_bytes")
-    whole = whole or name in ("max_connections", "log_refusals_per_second")
+    if name in _BOUNDS:
+        return _checked_number(name, value)
+    try:
+        return _CHECKS[name](value)
+    except (RouteError, TierError, ValueError) as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _checked_number(name: str, value: object) -> object:
+    whole = isinstance(getattr(_DEFAULTS, name), int)
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise ConfigError(f"{name}: must be a {'whole ' if whole else ''}number")
     low, high = _BOUNDS[name]
@@ -96,7 +167,84 @@ def _checked(name: str, value: object) -> object:
     return value
 
 
-def _checked_users(value: object) -> tuple[str, ...]:
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise ValueError("must be an absolute path")
+    return value
+
+
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _users(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(user, str) and user for user in value):
-        raise ConfigError("trusted_users: must be a list of user names")
+        raise ValueError("must be a list of user names")
     return tuple(value)
+
+
+def _sinks(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(item in _SINKS for item in value):
+        raise ValueError(f"must be a list of {', '.join(_SINKS)}")
+    if "file" not in value:
+        raise ValueError("the file must be one of them")
+    return tuple(dict.fromkeys(value))
+
+
+def _digest(value: object) -> str:
+    if value not in _DIGESTS:
+        raise ValueError(f"must be one of {', '.join(_DIGESTS)}")
+    return str(value)
+
+
+def _matching(pattern: re.Pattern[str], problem: str) -> Callable[[object], str]:
+    def check(value: object) -> str:
+        if not isinstance(value, str) or pattern.fullmatch(value) is None:
+            raise ValueError(problem)
+        return value
+
+    return check
+
+
+_name = _matching(_WORD, "must be 1 to 63 of a-z 0-9 . _ -")
+_host_port = _matching(_HOST_PORT, "must be host:port")
+_SERVER_CHECKS: dict[str, Callable[[object], str]] = {
+    "name": _name,
+    "provider": _name,
+    "backend": _host_port,
+    "host_header": _host_port,
+}
+
+
+def _counters(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    if value:
+        parse_address(value)
+    return value
+
+
+def _llm_server(value: object) -> LlmServer:
+    if not isinstance(value, dict) or value.keys() != _SERVER_CHECKS.keys():
+        raise ValueError(f"must be an object with {', '.join(_SERVER_CHECKS)}")
+    return LlmServer(**{name: check(value[name]) for name, check in _SERVER_CHECKS.items()})
+
+
+_CHECKS: dict[str, Callable[[object], object]] = {
+    "registry_path": _path,
+    "trusted_users": _users,
+    "llm_server": _llm_server,
+    "routes": parse_routes,
+    "tiers": parse_tiers,
+    "default_tier": _name,
+    "audit_enabled": _switch,
+    "audit_directory": _path,
+    "audit_state_directory": _path,
+    "audit_prompt_digest": _digest,
+    "audit_fsync": _switch,
+    "audit_sinks": _sinks,
+    "counters_url": _counters,
+}
+_DEFAULTS = Config()

@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from urllib.parse import unquote_to_bytes
 
 from .keys import ENDPOINT_CLASSES, Address, KeyRecord, is_well_formed
 from .registry import Registry
@@ -24,6 +26,7 @@ _METHOD = re.compile(rb"[A-Z]{1,20}")
 _PATH = re.compile(rb"/[\x21-\x7e]{0,8191}")
 # RFC 9110, 11.4: a scheme, spaces, and what we read as one token. Any second word is no key.
 _BEARER = re.compile(rb"bearer +([^ \t]+)", re.IGNORECASE)
+_PEM = re.compile(rb"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
 _CLASSES = {name.encode(): name for name in ENDPOINT_CLASSES}
 # Longer than any key: hashing or comparing more would only be work for an attacker
 _MAX_CREDENTIAL = 4096
@@ -42,6 +45,7 @@ class Reason(Enum):
     NOT_YET_VALID = ("not_yet_valid", 401)
     NETWORK = ("network", 403)
     ENDPOINT_CLASS = ("endpoint_class", 403)
+    CERTIFICATE = ("certificate", 403)
     PEER = ("peer", 403)
     CONTEXT = ("context", 403)
 
@@ -77,6 +81,11 @@ class RequestHeaders:
     original_path: Sequence[bytes] = ()
     # What nginx counted the request under, in angle brackets: it may be empty or end in a space
     limit_key: Sequence[bytes] = ()
+    # The client's certificate, if nginx verified one: percent-encoded PEM
+    client_certificate: Sequence[bytes] = ()
+    # Only to the policy hop: whose key /validate found, and what the body is
+    key_id: Sequence[bytes] = ()
+    content_type: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +94,16 @@ class Context:
 
     client: Address
     endpoint_class: str
+    request_id: str
+    method: str
+    path: str
+    # SHA-256 of the client's certificate (DER), lower-case hex
+    certificate: str | None = None
 
 
-class _RefusalError(Exception):
+class RefusalError(Exception):
+    """Ends the judgement of one request with this reason."""
+
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -102,7 +118,7 @@ def decide(headers: RequestHeaders, registry: Registry | None, now: float) -> De
         context = parse_context(headers)
         key = read_credential(headers)
         check_limit_key(headers, key)
-    except _RefusalError as refusal:
+    except RefusalError as refusal:
         return _REFUSED[refusal.reason]
     if not is_well_formed(key):
         return _REFUSED[Reason.MALFORMED]
@@ -120,32 +136,58 @@ def judge_record(record: KeyRecord, context: Context, now: float) -> Reason:
         return Reason.NOT_YET_VALID
     if record.expires is not None and now >= record.expires:
         return Reason.EXPIRED
+    return _judge_place(record, context)
+
+
+def _judge_place(record: KeyRecord, context: Context) -> Reason:
     if record.networks and not any(context.client in network for network in record.networks):
         return Reason.NETWORK
     if context.endpoint_class not in record.endpoint_classes:
         return Reason.ENDPOINT_CLASS
+    if record.certificate is not None and record.certificate != context.certificate:
+        return Reason.CERTIFICATE
     return Reason.OK
 
 
 def parse_context(headers: RequestHeaders) -> Context:
     """Return what nginx says about the request; refuse when any of it is missing or odd."""
+    request_id = only(headers.request_id)
+    method = only(headers.original_method)
+    path = only(headers.original_path)
     if (
-        _REQUEST_ID.fullmatch(_only(headers.request_id)) is None
-        or _METHOD.fullmatch(_only(headers.original_method)) is None
-        or _PATH.fullmatch(_only(headers.original_path)) is None
+        _REQUEST_ID.fullmatch(request_id) is None
+        or _METHOD.fullmatch(method) is None
+        or _PATH.fullmatch(path) is None
     ):
-        raise _RefusalError(Reason.CONTEXT)
-    client = parse_address(_only(headers.client_address))
-    endpoint_class = _CLASSES.get(_only(headers.endpoint_class))
+        raise RefusalError(Reason.CONTEXT)
+    client = parse_address(only(headers.client_address))
+    endpoint_class = _CLASSES.get(only(headers.endpoint_class))
     if client is None or endpoint_class is None:
-        raise _RefusalError(Reason.CONTEXT)
-    return Context(client, endpoint_class)
+        raise RefusalError(Reason.CONTEXT)
+    certificate = None
+    if headers.client_certificate and headers.client_certificate != (b"",):
+        certificate = certificate_sha256(only(headers.client_certificate))
+    return Context(
+        client, endpoint_class, request_id.decode(), method.decode(), path.decode(), certificate
+    )
 
 
-def _only(values: Sequence[bytes]) -> bytes:
+def only(values: Sequence[bytes]) -> bytes:
+    """Return the one value of a header that nginx sets; refuse none and several."""
     if len(values) != 1:
-        raise _RefusalError(Reason.CONTEXT)
+        raise RefusalError(Reason.CONTEXT)
     return values[0]
+
+
+@lru_cache(maxsize=1024)
+def certificate_sha256(escaped: bytes) -> str:
+    """Return the fingerprint of a percent-encoded PEM (nginx: $ssl_client_escaped_cert)."""
+    match = _PEM.fullmatch(unquote_to_bytes(escaped))
+    try:
+        der = b64decode(b"".join(match[1].split()), validate=True)  # type: ignore[index]
+        return hashlib.sha256(der).hexdigest()
+    except (TypeError, ValueError):
+        raise RefusalError(Reason.CONTEXT) from None
 
 
 @lru_cache(maxsize=4096)
@@ -169,11 +211,11 @@ def read_credential(headers: RequestHeaders) -> bytes:
     this service and the one behind it to disagree about.
     """
     if not headers.authorization and not headers.x_api_key:
-        raise _RefusalError(Reason.MISSING)
+        raise RefusalError(Reason.MISSING)
     found = {_bearer_token(value) for value in headers.authorization}
     found.update(value.strip(b" \t") for value in headers.x_api_key)
     if len(found) > 1:
-        raise _RefusalError(Reason.CONFLICT)
+        raise RefusalError(Reason.CONFLICT)
     return found.pop()
 
 
@@ -184,15 +226,15 @@ def check_limit_key(headers: RequestHeaders, key: bytes) -> None:
     have an allowance of their own.
     """
     spellings = (b"<%b>" % key, b"<Bearer %b>" % key, b"<bearer %b>" % key)
-    if headers.limit_key and _only(headers.limit_key) not in spellings:
-        raise _RefusalError(Reason.MALFORMED)
+    if headers.limit_key and only(headers.limit_key) not in spellings:
+        raise RefusalError(Reason.MALFORMED)
 
 
 def _bearer_token(value: bytes) -> bytes:
     value = value.strip(b" \t")
     match = _BEARER.fullmatch(value) if len(value) <= _MAX_CREDENTIAL else None
     if match is None:
-        raise _RefusalError(Reason.MALFORMED)
+        raise RefusalError(Reason.MALFORMED)
     return match[1]
 
 

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """HTTP/1.1, as little of it as nginx needs: an asyncio Protocol on httptools.
 
-nginx is the only real client, so strictness costs nothing: no bodies, no upgrades, bounded
-headers, time and number of connections. A request that breaks a limit or HTTP itself is
+nginx is the only real client, so strictness costs nothing: no upgrades, no chunks, bounded
+headers, bodies, time and number of connections. A request that breaks a limit or HTTP itself is
 answered 403 `context` and the connection closed: other statuses, or a silent close, would
 turn into a 500 at the gateway, and what breaks the limit may be the client's own header.
 
-Answers are made at once and in the order of the requests, so pipelining is safe. Works with
-httptools from 0.1.1 (Debian 12, on http-parser) to today's (on llhttp).
+A body is taken where the service wants one, and nowhere else. Most answers are made at once. One
+that has to wait, for the disk or for another server, holds its connection: whoever sends the next
+request before it has the answer is no nginx, and is dropped. Works with httptools from 0.1.1
+(Debian 12, on http-parser) to today's (on llhttp).
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 import httptools
@@ -33,10 +36,12 @@ _SLOTS = {
     b"x-original-method": "original_method",
     b"x-original-path": "original_path",
     b"x-limit-key": "limit_key",
+    b"x-key-id": "key_id",
+    b"x-client-certificate": "client_certificate",
+    b"content-type": "content_type",
 }
 
-_BODY_HEADERS = (b"transfer-encoding", b"content-length")
-_NO_BODY = (b"content-length", b"0")
+_LENGTH = re.compile(rb"[0-9]{1,12}")
 
 _VERSIONS = ("1.1", "1.0")
 
@@ -48,13 +53,21 @@ class _StopError(Exception):
 
 
 class Listener:
-    """One listening socket's connections, their number and their time."""
+    """One listening socket's connections, their number, their time and their bodies.
 
-    def __init__(self, service: Service, config: Config, is_trusted: TrustCheck) -> None:
+    ``local``: the unix socket, which nobody but nginx can open.
+    """
+
+    def __init__(
+        self, service: Service, config: Config, is_trusted: TrustCheck, *, local: bool = True
+    ) -> None:
         self.service = service
         self.config = config
         self.is_trusted = is_trusted
+        self.local = local
         self.connections: set[Connection] = set()
+        # Announced bytes of all bodies that are held now
+        self.buffered = 0
         self.draining = False
 
     def make_connection(self) -> Connection:
@@ -77,12 +90,18 @@ class Connection(asyncio.Protocol):
     """One client. The parser calls ``on_*`` while it is fed."""
 
     __slots__ = (
+        "_body",
+        "_body_length",
+        "_busy",
         "_closing",
         "_config",
+        "_feeding",
+        "_head",
         "_header_bytes",
         "_header_count",
         "_headers",
         "_idle",
+        "_last",
         "_listener",
         "_now",
         "_out",
@@ -106,6 +125,15 @@ class Connection(asyncio.Protocol):
         self._closing = False
         # True between an answer and the next request's first byte
         self._idle = False
+        # True while an answer is waited for
+        self._busy = False
+        # True while the parser runs: answers are collected then, and written at the end
+        self._feeding = False
+        # Whether the request being answered wants no body, and whether it is the last
+        self._head = False
+        self._last = False
+        self._body: list[bytes] = []
+        self._body_length = 0
         # Bytes since the last complete request; bounds what the parser may keep
         self._received = 0
         self._pipelined = 0
@@ -128,6 +156,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._closing = True
+        self._forget_body()
         self._listener.connections.discard(self)
 
     def pause_writing(self) -> None:
@@ -138,24 +167,27 @@ class Connection(asyncio.Protocol):
         """Feed the parser; write all answers of this read at once."""
         if self._closing:
             return
+        if self._busy:
+            self.abort()
+            return
         self._received += len(data)
         self._pipelined = 0
+        self._feeding = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._stop_unreadable(error.__context__)
-        if self._received > self._config.max_header_bytes:
+        self._feeding = False
+        if self._received > self._config.max_header_bytes + self._body_length:
             self._stop_unreadable()
-        if self._out:
-            self._transport.write(b"".join(self._out))
-            self._out.clear()
-        if self._closing:
-            self._transport.close()
+        self._write_out()
 
     # What the parser calls
 
     def on_message_begin(self) -> None:
         """Start a request with nothing known about it."""
+        if self._busy:
+            raise _StopError
         if self._idle:
             self._idle = False
             self.deadline = self._now() + self._config.request_timeout_seconds
@@ -170,7 +202,7 @@ class Connection(asyncio.Protocol):
         self._count_bytes(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep the few headers that matter; refuse a body as soon as it is announced."""
+        """Keep the few headers that matter; refuse an unwanted body as soon as it is announced."""
         self._header_count += 1
         if self._header_count > self._config.max_headers:
             raise _StopError
@@ -179,8 +211,14 @@ class Connection(asyncio.Protocol):
         slot = _SLOTS.get(lowered)
         if slot is not None:
             setattr(self._headers, slot, (*getattr(self._headers, slot), value))
-        elif lowered in _BODY_HEADERS and (lowered, value.strip()) != _NO_BODY:
+        elif lowered == b"content-length":
+            self._expect_body(value.strip())
+        elif lowered == b"transfer-encoding":
             raise _StopError
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body. There are no more bytes than were announced."""
+        self._body.append(body)
 
     def on_message_complete(self) -> None:
         """Answer. Raises to stop the parser when this was the connection's last request."""
@@ -191,14 +229,21 @@ class Connection(asyncio.Protocol):
         if self._parser.get_http_version() not in _VERSIONS:
             raise _StopError  # http-parser, unlike llhttp, lets any number pass
         method = self._parser.get_method()
-        request = Request(method, self._target, self._headers, self._trusted)
-        last = self._listener.draining or not self._parser.should_keep_alive()
-        self._finish(self._listener.service.answer(request), last)
+        body = b"".join(self._body)
+        self._forget_body()
+        local = self._listener.local
+        request = Request(method, self._target, self._headers, self._trusted, body, local)
+        self._last = not self._parser.should_keep_alive()
+        # What stays unread of an answer would be taken for the next one.
+        self._head = method == b"HEAD"
+        self._busy = True
+        self.deadline = self._now() + self._config.answer_timeout_seconds
+        self._listener.service.answer(request, self._reply)
 
     # Steps
 
     def close_if_idle(self) -> None:
-        """Close at once if no request is under way."""
+        """Close at once if no request is under way, a new one or one that waits."""
         if self._idle:
             self._closing = True
             self._transport.close()
@@ -215,14 +260,46 @@ class Connection(asyncio.Protocol):
             self._verdict = self._listener.is_trusted(self._transport)
         return self._verdict
 
-    def _finish(self, answer: Answer, last: bool) -> None:
+    def _reply(self, answer: Answer) -> None:
+        """Take the answer to the request under way, now or later."""
+        if not self._busy or self._closing:
+            return
+        self._busy = False
         self._idle = True
         self.deadline = self._now() + self._config.idle_timeout_seconds
-        if last or answer.close:
-            self._out += (answer.head, b"Connection: close\r\n\r\n", answer.body)
-            self._closing = True
+        self._closing = self._last or answer.close or self._listener.draining
+        end = b"Connection: close\r\n\r\n" if self._closing else b"\r\n"
+        self._out += (answer.head, end, b"" if self._head else answer.body)
+        if not self._feeding:
+            self._write_out()
+        elif self._closing:
             raise _StopError
-        self._out += (answer.head, b"\r\n", answer.body)
+
+    def _write_out(self) -> None:
+        if self._out:
+            self._transport.write(b"".join(self._out))
+            self._out.clear()
+        if self._closing:
+            self._transport.close()
+
+    def _expect_body(self, length: bytes) -> None:
+        """Make room for a body, or refuse it before it comes."""
+        number = int(length) if _LENGTH.fullmatch(length) else -1
+        if number == 0:
+            return
+        listener = self._listener
+        wanted = listener.local and listener.service.takes_body(self._target)
+        if not wanted or self._body_length or not 0 < number <= self._config.max_body_bytes:
+            raise _StopError
+        if listener.buffered + number > self._config.max_buffered_bytes:
+            raise _StopError
+        listener.buffered += number
+        self._body_length = number
+
+    def _forget_body(self) -> None:
+        self._listener.buffered -= self._body_length
+        self._body_length = 0
+        self._body = []
 
     def _count_bytes(self, number: int) -> None:
         self._header_bytes += number
@@ -230,12 +307,15 @@ class Connection(asyncio.Protocol):
             raise _StopError
 
     def _stop_unreadable(self, cause: BaseException | None = None) -> None:
-        # Also reached when _finish stopped the parser: then everything is said already.
+        # Also reached when _reply stopped the parser: then everything is said already.
         if self._closing:
             return
         if cause is not None and not isinstance(cause, _StopError):
             # Not the request's fault but ours. The answer is a refusal all the same.
             self._listener.service.note_failure(type(cause).__name__)
+        elif self._busy:
+            self.abort()
+            return
         answer = self._listener.service.refuse_unreadable()
         self._out += (answer.head, b"Connection: close\r\n\r\n")
         self._closing = True

@@ -58,8 +58,11 @@ def _check(source: str, load: Callable[[str], object]) -> int:
 def _load_input(text: str) -> None:
     """Load what both files will hold."""
     wanted = json.loads(text)
-    load_config(json.dumps(wanted["config"]))
-    load_registry(json.dumps(wanted["registry"]))
+    config = load_config(json.dumps(wanted["config"]))
+    registry = load_registry(json.dumps(wanted["registry"]))
+    for record in registry:
+        if record.tier is not None and record.tier not in config.tiers:
+            raise RegistryError(f"keys: the tier of {record.id} is not among the tiers")
 
 
 def _read(source: str) -> str:
@@ -92,7 +95,7 @@ def _run(config: Config, journal: Journal) -> None:
     sockets = inherited_sockets(variables, os.getpid())
 
     async def serve() -> None:
-        await Server(config, journal, Notifier(variables)).run(sockets)
+        await Server(config, journal, Notifier(variables), variables).run(sockets)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())

@@ -30,13 +30,17 @@ class RegistryError(ValueError):
 class Registry:
     """An immutable set of key records."""
 
-    __slots__ = ("_by_digest",)
+    __slots__ = ("_by_digest", "_by_id")
 
-    def __init__(self, records: dict[bytes, KeyRecord]) -> None:
+    def __init__(self, records: dict[bytes, KeyRecord], by_id: dict[str, KeyRecord]) -> None:
         self._by_digest = MappingProxyType(records)
+        self._by_id = MappingProxyType(by_id)
 
     def __len__(self) -> int:
         return len(self._by_digest)
+
+    def __iter__(self) -> Iterator[KeyRecord]:
+        return iter(self._by_id.values())
 
     def find(self, digest: bytes) -> KeyRecord | None:
         """Return the record whose key has this SHA-256.
@@ -48,6 +52,10 @@ class Registry:
         if record is None or not hmac.compare_digest(record.digest, digest):
             return None
         return record
+
+    def find_id(self, key_id: str) -> KeyRecord | None:
+        """Return the record with this id."""
+        return self._by_id.get(key_id)
 
 
 def load_registry(text: str) -> Registry:
@@ -67,25 +75,25 @@ def load_in_slices(text: str) -> Generator[None, None, Registry]:
     that is not acceptable or not unique.
     """
     reader = _Reader(text)
-    records: dict[bytes, KeyRecord] | None = None
+    registry: Registry | None = None
     version: object = None
     for name in reader.members():
         if name == "keys":
-            records = yield from _load_records(reader)
+            registry = yield from _load_records(reader)
         elif name == "version":
             version = reader.value()
         else:
             raise RegistryError("unknown field beside version and keys")
     if not isinstance(version, int) or isinstance(version, bool) or version != 1:
         raise RegistryError("version: must be 1")
-    if records is None:
+    if registry is None:
         raise RegistryError("keys: is missing")
-    return Registry(records)
+    return registry
 
 
-def _load_records(reader: _Reader) -> Generator[None, None, dict[bytes, KeyRecord]]:
+def _load_records(reader: _Reader) -> Generator[None, None, Registry]:
     records: dict[bytes, KeyRecord] = {}
-    ids: set[str] = set()
+    ids: dict[str, KeyRecord] = {}
     for index, raw in enumerate(reader.items()):
         where = f"keys[{index}]"
         try:
@@ -96,11 +104,11 @@ def _load_records(reader: _Reader) -> Generator[None, None, dict[bytes, KeyRecor
             raise RegistryError(f"{where}.id: is used by an earlier record, too")
         if record.digest in records:
             raise RegistryError(f"{where}.sha256: is used by an earlier record, too")
-        ids.add(record.id)
+        ids[record.id] = record
         records[record.digest] = record
         if index % SLICE == SLICE - 1:
             yield
-    return records
+    return Registry(records, ids)
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

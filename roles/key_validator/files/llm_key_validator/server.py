@@ -13,12 +13,20 @@ import typing as t
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
+from .audit.log import AuditLog, AuditSettings
+from .audit.records import PromptDigester
+from .authorize import Authorizer, Recorder, Rules, Unrecorded
 from .config import Config, ConfigError
 from .http_edge import Listener
+from .in_flight import InFlight
 from .journal import Journal, Level, RefusalLog
 from .metrics import Metrics
 from .peers import PROC_TABLES, owner_in_tables
+from .quotas import Quotas
+from .quotas.memory import MemoryQuotas
+from .reports import Reports
 from .service import Service
 from .store import RegistryStore
 
@@ -104,6 +112,21 @@ def always_trusted(_transport: asyncio.Transport) -> bool:
     return True
 
 
+def credential(variables: dict[str, str], name: str) -> bytes:
+    """Return a secret that the unit put into RuntimeDirectory=. Raises ConfigError."""
+    try:
+        content = _credential_path(variables, name).read_bytes().strip()
+    except OSError:
+        content = b""
+    if not content:
+        raise ConfigError(f"the credential {name} was not handed over")
+    return content
+
+
+def _credential_path(variables: dict[str, str], name: str) -> Path:
+    return Path(variables.get("RUNTIME_DIRECTORY", "/nonexistent"), name)
+
+
 class Notifier:
     """Tells systemd how the service is doing: sd_notify(3). Silent without systemd."""
 
@@ -126,12 +149,17 @@ class Notifier:
 class Server:
     """Wires the parts together and runs until SIGTERM."""
 
-    def __init__(self, config: Config, journal: Journal, notifier: Notifier) -> None:
+    def __init__(
+        self, config: Config, journal: Journal, notifier: Notifier, variables: dict[str, str]
+    ) -> None:
         self._config = config
         self._journal = journal
         self._notifier = notifier
         self._metrics = Metrics()
         self._refusals = RefusalLog(journal, config.log_refusals_per_second)
+        self._in_flight = InFlight(config.lease_seconds)
+        self._quotas = make_quotas(config, variables)
+        self._audit = self._make_audit() if config.audit_enabled else None
         self._store = RegistryStore(
             config.registry_path,
             config.registry_max_bytes,
@@ -139,17 +167,61 @@ class Server:
             metrics=self._metrics,
             clock=time.time,
         )
-        self._service = Service(
-            self._store,
-            metrics=self._metrics,
-            refusals=self._refusals,
-            journal=journal,
-            clock=time.time,
-        )
+        self._service = self._make_service(make_digester(config, variables))
         self._check_peer = PeerCheck(trusted_uids(config.trusted_users))
         self._listeners: list[Listener] = []
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+
+    @property
+    def _recorder(self) -> Recorder:
+        return self._audit if self._audit is not None else Unrecorded()
+
+    def _make_audit(self) -> AuditLog:
+        config, loop = self._config, asyncio.get_running_loop()
+        settings = AuditSettings(
+            directory=config.audit_directory,
+            state_directory=config.audit_state_directory,
+            fsync=config.audit_fsync,
+            max_file_bytes=config.audit_max_file_bytes,
+            keep_files=config.audit_keep_files,
+            sinks=config.audit_sinks,
+            seal_records=config.audit_seal_records,
+            seal_seconds=config.audit_seal_seconds,
+            refusals_per_second=config.audit_refusals_per_second,
+        )
+        return AuditLog(
+            settings,
+            journal=self._journal,
+            metrics=self._metrics.audit,
+            clock=time.time,
+            defer=loop.call_soon,
+            sync_in_thread=in_thread,
+        )
+
+    def _make_service(self, digester: PromptDigester) -> Service:
+        config = self._config
+        rules = Rules(config.llm_server, config.routes, config.tiers, config.default_tier)
+        authorizer = Authorizer(
+            self._store,
+            rules,
+            quotas=self._quotas,
+            audit=self._recorder,
+            digester=digester,
+            in_flight=self._in_flight,
+            metrics=self._metrics,
+            refusals=self._refusals,
+            journal=self._journal,
+            clock=time.time,
+        )
+        return Service(
+            self._store,
+            authorizer=authorizer,
+            metrics=self._metrics,
+            refusals=self._refusals,
+            journal=self._journal,
+            clock=time.time,
+        )
 
     async def run(self, sockets: list[socket.socket]) -> None:
         """Serve until told to stop."""
@@ -158,10 +230,17 @@ class Server:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        if self._audit is not None:
+            loop.add_signal_handler(signal.SIGUSR1, self._audit.rotate)
+            self._audit.open()
         # Before the first request: a moment of `unknown` for everybody would look like an
         # attack. Requests wait in the sockets' backlog meanwhile.
         await self._store.refresh()
-        servers = [await self._listen(listening) for listening in sockets]
+        servers = [
+            await self._listen(listening)
+            for listening in sockets
+            if not self._reads_reports(listening)
+        ]
         # Whatever is left at the end, asyncio.Runner cancels.
         jobs = [asyncio.create_task(job()) for job in (self._watch, self._sweep, self._beat)]
         self._journal.say(Level.INFO, "started", sockets=len(sockets))
@@ -170,6 +249,8 @@ class Server:
         for server in servers:
             server.close()
         await self._drain()
+        if self._audit is not None:
+            self._audit.close()
         self._journal.say(Level.INFO, "stopped")
 
     async def _finish_when_told(self, jobs: list[asyncio.Task[None]]) -> None:
@@ -183,12 +264,20 @@ class Server:
     def _on_loop_error(self, _loop: object, context: dict[str, object]) -> None:
         self._service.note_failure(type(context.get("exception")).__name__)
 
+    def _reads_reports(self, source: socket.socket) -> bool:
+        """Take the socket for nginx's reports, if it is that one."""
+        if source.type != socket.SOCK_DGRAM:
+            return False
+        reports = Reports(self._recorder, self._in_flight, self._quotas, self._metrics)
+        asyncio.get_running_loop().add_reader(source, reports.read, source)
+        return True
+
     async def _listen(self, listening: socket.socket) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
         local = listening.family == socket.AF_UNIX
         check = always_trusted if local else self._check_peer
         config = self._config if local else replace(self._config, max_connections=_TCP_CONNECTIONS)
-        listener = Listener(self._service, config, check)
+        listener = Listener(self._service, config, check, local=local)
         self._listeners.append(listener)
         options: dict[str, t.Any] = {"sock": listening, "backlog": _BACKLOG}
         if not local:
@@ -209,7 +298,7 @@ class Server:
             await self._store.refresh(force=forced)
 
     async def _sweep(self) -> None:
-        """Drop connections whose time is over."""
+        """Drop what is over: connections, and once a second all the rest."""
         loop = asyncio.get_running_loop()
         second = loop.time() + 1
         while True:
@@ -218,7 +307,15 @@ class Server:
                 listener.expire(loop.time())
             if loop.time() >= second:
                 second = loop.time() + 1
-                self._refusals.next_second()
+                self._tick()
+
+    def _tick(self) -> None:
+        self._refusals.next_second()
+        self._in_flight.sweep(time.time())
+        self._metrics.in_flight = len(self._in_flight)
+        self._quotas.sweep(time.time())
+        if self._audit is not None:
+            self._audit.tick()
 
     async def _beat(self) -> None:
         """Tell systemd's watchdog that the loop still turns."""
@@ -235,6 +332,30 @@ class Server:
             if asyncio.get_running_loop().time() >= end:
                 return
             await asyncio.sleep(0.02)
+
+
+def make_digester(config: Config, variables: dict[str, str]) -> PromptDigester:
+    """Return what turns prompts into digests."""
+    keyed = config.audit_enabled and config.audit_prompt_digest == "hmac-sha256"
+    return PromptDigester(credential(variables, "prompt-pepper") if keyed else None)
+
+
+def make_quotas(config: Config, variables: dict[str, str]) -> Quotas:
+    """Return the counters: this process's own, or the ones that gateways share."""
+    if not config.counters_url:
+        return MemoryQuotas(config.lease_seconds)
+    # Late: the library is there only where it is wanted.
+    from .quotas.shared import SharedQuotas  # noqa: PLC0415
+
+    handed_over = _credential_path(variables, "counters-password").exists()
+    password = credential(variables, "counters-password").decode() if handed_over else ""
+    return SharedQuotas(config.counters_url, password, config.lease_seconds)
+
+
+def in_thread(work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+    """Run ``work`` in a thread; call ``done`` in the event loop with what it raised."""
+    waiting = asyncio.get_running_loop().run_in_executor(None, work)
+    waiting.add_done_callback(lambda future: done(future.exception()))
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:

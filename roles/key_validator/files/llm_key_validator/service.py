@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the service answers: routes, statuses and headers, without a socket in sight.
-
-The seam for more (issue 4: /authorize) is ``Service.routes``. Answers here are made at once;
-one that has to wait needs the edge to hold back later answers of the same connection.
-"""
+"""What the service answers: routes, statuses and headers, without a socket in sight."""
 
 from __future__ import annotations
 
@@ -12,28 +8,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 from typing import Protocol as Interface
 
+from .answers import Answer, empty, with_body
 from .decision import Decision, Reason, RequestHeaders, decide
 from .journal import Journal, Level, RefusalLog
 from .metrics import Metrics
 from .registry import Registry
-
-_STATUS_LINES = {
-    200: b"HTTP/1.1 200 OK\r\n",
-    204: b"HTTP/1.1 204 No Content\r\n",
-    401: b"HTTP/1.1 401 Unauthorized\r\n",
-    403: b"HTTP/1.1 403 Forbidden\r\n",
-    404: b"HTTP/1.1 404 Not Found\r\n",
-    405: b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\n",
-    503: b"HTTP/1.1 503 Service Unavailable\r\n",
-}
-
-
-class Answer(NamedTuple):
-    """Status line and headers (no blank line yet), body, and whether the connection ends."""
-
-    head: bytes
-    body: bytes = b""
-    close: bool = False
 
 
 class RegistrySource(Interface):
@@ -44,24 +23,43 @@ class RegistrySource(Interface):
 
 
 class Request(NamedTuple):
-    """One complete request. ``trusted`` asks, at first use, whose process sent it."""
+    """One complete request. ``trusted`` asks, at first use, whose process sent it.
+
+    ``local``: it came over the unix socket.
+    """
 
     method: bytes
     target: bytes
     headers: RequestHeaders
     trusted: Callable[[], bool]
+    body: bytes = b""
+    local: bool = False
+
+
+Reply = Callable[[Answer], None]
+
+
+class Authorizes(Interface):
+    """The policy hop, as the routes see it."""
+
+    # Whether the audit log takes records; nothing is let through without
+    recording: bool
+
+    def authorize(self, request: Request, reply: Reply) -> None:
+        """Judge a request with its body, and reply now or later."""
+
+    def refused(self, decision: Decision, headers: RequestHeaders) -> None:
+        """Record what was refused before its body was read."""
 
 
 # Content-Length even with 204: nginx must never have to guess where an answer ends.
 _REFUSALS = {
-    reason: Answer(
-        _STATUS_LINES[reason.status]
-        + f"X-Auth-Reason: {reason.word}\r\nContent-Length: 0\r\n".encode()
-    )
+    reason: empty(reason.status, f"X-Auth-Reason: {reason.word}\r\n".encode())
     for reason in Reason
     if reason is not Reason.OK
 }
-_ALLOWED = _STATUS_LINES[204] + b"Content-Length: 0\r\nX-Key-Id: "
+_ALLOWED = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\nX-Key-Id: "
+_AUTHORIZE = b"/authorize"
 
 
 class Service:
@@ -71,6 +69,7 @@ class Service:
         self,
         source: RegistrySource,
         *,
+        authorizer: Authorizes,
         metrics: Metrics,
         refusals: RefusalLog,
         journal: Journal,
@@ -78,6 +77,7 @@ class Service:
     ) -> None:
         self.metrics = metrics
         self._source = source
+        self._authorizer = authorizer
         self._refusals = refusals
         self._journal = journal
         self._clock = clock
@@ -87,14 +87,22 @@ class Service:
             b"/metrics": self._render_metrics,
         }
 
-    def answer(self, request: Request) -> Answer:
-        """Return the answer to one complete request."""
+    def takes_body(self, target: bytes) -> bool:
+        """Tell whether a request for ``target`` may bring a body."""
+        return target == _AUTHORIZE
+
+    def answer(self, request: Request, reply: Reply) -> None:
+        """Call ``reply`` with the answer to one complete request, before returning or later."""
+        if request.target == _AUTHORIZE:
+            self._authorize(request, reply)
+            return
         handler = self.routes.get(request.target)
         if handler is None:
-            return _empty(404)
-        if request.method != b"GET" and request.target != b"/validate":
-            return _empty(405)
-        return handler(request)
+            reply(empty(404, close=True))
+        elif request.method != b"GET" and request.target != b"/validate":
+            reply(empty(405, b"Allow: GET\r\n", close=True))
+        else:
+            reply(handler(request))
 
     def refuse_unreadable(self) -> Answer:
         """Answer what broke a limit or HTTP itself, wherever it was meant for."""
@@ -105,13 +113,24 @@ class Service:
         """Log a defect of this service by its exception's type; messages may hold input."""
         self._journal.say(Level.ERROR, "internal_error", kind=kind)
 
+    def _authorize(self, request: Request, reply: Reply) -> None:
+        # Over TCP not even root: there is no key in such a request to prove anything with.
+        if request.local:
+            self._authorizer.authorize(request, reply)
+        else:
+            reply(self._decided(Decision(Reason.PEER))._replace(close=True))
+
     def _validate(self, request: Request) -> Answer:
         # First of all: a caller that may not ask learns nothing, whatever else it sent.
+        headers = request.headers
         if not request.trusted():
             return self._decided(Decision(Reason.PEER))._replace(close=True)
         if request.method != b"GET":
             return self._decided(Decision(Reason.CONTEXT))._replace(close=True)
-        return self._decided(decide(request.headers, self._source.registry, self._clock()))
+        decision = decide(headers, self._source.registry, self._clock())
+        if not decision.allowed and request.local:
+            self._authorizer.refused(decision, headers)
+        return self._decided(decision)
 
     def _decided(self, decision: Decision) -> Answer:
         self.metrics.decisions[decision.reason] += 1
@@ -124,13 +143,16 @@ class Service:
     def _healthz(self, request: Request) -> Answer:
         registry = self._source.registry
         state = "ok" if self._source.current else "stale"
+        recording = self._authorizer.recording
+        healthy = registry is not None and recording
         body = {
-            "status": "ok" if registry is not None else "unavailable",
+            "status": "ok" if healthy else "unavailable",
             "keys": len(registry) if registry is not None else 0,
             "registry": state if registry is not None else "none",
+            "audit": "ok" if recording else "failing",
         }
-        status = 200 if registry is not None else 503
-        answer = _with_body(status, b"application/json", json.dumps(body).encode() + b"\n")
+        text = json.dumps(body).encode() + b"\n"
+        answer = with_body(200 if healthy else 503, b"application/json", text)
         # Anybody on the host may ask, so it is one answer a connection, and nobody looks up whose.
         return answer._replace(close=True)
 
@@ -138,13 +160,4 @@ class Service:
         if not request.trusted():
             return _REFUSALS[Reason.PEER]._replace(close=True)
         text = self.metrics.render().encode()
-        return _with_body(200, b"text/plain; version=0.0.4; charset=utf-8", text)
-
-
-def _empty(status: int) -> Answer:
-    return Answer(_STATUS_LINES[status] + b"Content-Length: 0\r\n", close=True)
-
-
-def _with_body(status: int, content_type: bytes, body: bytes) -> Answer:
-    head = b"Content-Type: %b\r\nContent-Length: %d\r\n" % (content_type, len(body))
-    return Answer(_STATUS_LINES[status] + head, body)
+        return with_body(200, b"text/plain; version=0.0.4; charset=utf-8", text)

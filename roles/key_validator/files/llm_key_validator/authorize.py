@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The policy hop: may this key do this, with this body? And its record, before anything happens.
+
+The order: who and where (again, from the registry in use), how often, what. Every request of a
+known key counts against its quotas, whatever becomes of it. The last step before a request goes
+on to the LLM server is its record; without one it is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from . import answers
+from .audit.log import RefusalLimiter
+from .audit.records import PromptDigest, PromptDigester, refusal_fields, request_fields
+from .bodies import BodyError, Reading, read_body
+from .config import LlmServer
+from .decision import (
+    Context,
+    Decision,
+    Reason,
+    RefusalError,
+    RequestHeaders,
+    judge_record,
+    only,
+    parse_context,
+)
+from .in_flight import Admitted, InFlight
+from .journal import Journal, Level, RefusalLog
+from .keys import KeyRecord
+from .metrics import Metrics
+from .model_list import UpstreamError, fetch, only_allowed
+from .policy import Refusal, judge_model, judge_reading, judge_size, matcher
+from .quotas import Admission, Quotas, QuotaStoreError
+from .routes import Route, RouteTable
+from .service import RegistrySource, Reply, Request
+from .tiers import Tier
+
+
+class Recorder(Protocol):
+    """The audit log, as far as requests go."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether a record has a chance now."""
+
+    @property
+    def refusals(self) -> RefusalLimiter:
+        """How many refusals are recorded."""
+
+    def append(self, fields: bytes, done: Callable[[bool], None] | None = None) -> None:
+        """Add a record; ``done`` learns whether it was written."""
+
+
+class Unrecorded:
+    """What stands in the audit log's place when it is switched off."""
+
+    writable = True
+
+    def __init__(self) -> None:
+        self.refusals = RefusalLimiter(0)
+
+    def append(self, fields: bytes, done: Callable[[bool], None] | None = None) -> None:
+        """Write nothing."""
+        if done is not None:
+            done(True)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the settings say about requests."""
+
+    llm_server: LlmServer
+    routes: RouteTable
+    tiers: Mapping[str, Tier]
+    default_tier: str
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request on its way through the judgement."""
+
+    request: Request
+    context: Context
+    record: KeyRecord
+    route: Route
+    tier: Tier
+    reply: Reply
+    reading: Reading | None = None
+    quota: bytes = b""
+
+
+_UNREADABLE = "The gateway cannot read this request."
+_MESSAGES = {
+    Reason.EXPIRED: "The API key has expired.",
+    Reason.REVOKED: "The API key was revoked.",
+    Reason.NOT_YET_VALID: "The API key is not valid yet.",
+    Reason.NETWORK: "The API key may not be used from this address.",
+    Reason.ENDPOINT_CLASS: "The API key may not use this endpoint.",
+    Reason.CERTIFICATE: "The API key needs the client certificate that it is bound to.",
+}
+_QUOTAS = {
+    "rate": "Too many requests: the key's tier allows fewer a minute.",
+    "day": "Too many requests: the key's tier allows no more today.",
+    "parallel": "Too many requests at a time for the key's tier.",
+}
+# For nginx's own log; it goes no further
+_REASON = "X-Auth-Reason"
+_LIST_ANSWER = b"application/json; charset=utf-8"
+
+
+class Authorizer:
+    """Judges requests with their bodies; shared by all connections."""
+
+    def __init__(
+        self,
+        source: RegistrySource,
+        rules: Rules,
+        *,
+        quotas: Quotas,
+        audit: Recorder,
+        digester: PromptDigester,
+        in_flight: InFlight,
+        metrics: Metrics,
+        refusals: RefusalLog,
+        journal: Journal,
+        clock: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._rules = rules
+        self._quotas = quotas
+        self._audit = audit
+        self._digester = digester
+        self._in_flight = in_flight
+        self._metrics = metrics
+        self._refusals = refusals
+        self._journal = journal
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def recording(self) -> bool:
+        """Whether the audit log takes records."""
+        return self._audit.writable
+
+    def authorize(self, request: Request, reply: Reply) -> None:
+        """Judge a request with its body, and reply now or later."""
+        try:
+            call = self._identify(request, reply)
+        except RefusalError as refusal:
+            self._refuse_stranger(request, Refusal(refusal.reason.word, 403, _UNREADABLE), reply)
+            return
+        if isinstance(call, Refusal):
+            self._refuse_stranger(request, call, reply)
+            return
+        now = self._clock()
+        admission = self._quotas.admit(call.record.id, call.tier, call.context.request_id, now)
+        if isinstance(admission, Admission):
+            self._judge(call, admission)
+        else:
+            self._start(self._judge_later(call, admission))
+
+    def refused(self, decision: Decision, headers: RequestHeaders) -> None:
+        """Record what was refused before its body was read."""
+        try:
+            context = parse_context(headers)
+        except RefusalError:
+            # nginx's own report will say what there is to say.
+            return
+        reason = decision.reason
+        self._record_refusal(context, decision.record, reason.word, reason.status)
+
+    def _identify(self, request: Request, reply: Reply) -> _Call | Refusal:
+        """Return who asks for what. Raises RefusalError for what nginx does not send."""
+        headers = request.headers
+        context = parse_context(headers)
+        if request.method.decode() != context.method:
+            raise RefusalError(Reason.CONTEXT)
+        registry = self._source.registry
+        record = registry.find_id(only(headers.key_id).decode()) if registry is not None else None
+        if record is None:
+            return Refusal(Reason.UNKNOWN.word, 401, "A valid API key is required.")
+        reason = judge_record(record, context, self._clock())
+        if reason is not Reason.OK:
+            return Refusal(reason.word, reason.status, _MESSAGES[reason])
+        route = self._rules.routes.find(context.method, context.path)
+        if route is None or route.endpoint_class != context.endpoint_class:
+            return Refusal("route", 404, "No such endpoint here.")
+        tier = self._rules.tiers.get(record.tier or self._rules.default_tier)
+        if tier is None:
+            return Refusal("tier", 403, "The API key's tier does not exist on this gateway.")
+        return _Call(request, context, record, route, tier, reply)
+
+    async def _judge_later(self, call: _Call, waiting: Awaitable[Admission]) -> None:
+        try:
+            admission = await waiting
+        except QuotaStoreError:
+            self._refuse(
+                call, _unavailable("counters", "The gateway cannot count this request now.")
+            )
+        else:
+            self._judge(call, admission)
+
+    def _judge(self, call: _Call, admission: Admission) -> None:
+        call.quota = _quota_headers(admission)
+        if not admission.allowed:
+            self._refuse(call, _quota_refusal(admission))
+            return
+        refusal = judge_size(call.tier, len(call.request.body)) or self._read(call)
+        if refusal is None and not self._audit.writable:
+            refusal = _unavailable("audit", "The gateway cannot record this request now.")
+        if refusal is not None:
+            self._release(call)
+            self._refuse(call, refusal)
+            return
+        self._record(call)
+
+    def _read(self, call: _Call) -> Refusal | None:
+        """Read the body and judge what it asks for."""
+        try:
+            content_type = only(call.request.headers.content_type or (b"",))
+            reading = read_body(call.route.body, content_type, call.request.body)
+        except RefusalError:
+            return Refusal("body", 400, "The request has more than one Content-Type.")
+        except BodyError as error:
+            return Refusal("body", 400, str(error))
+        call.reading = reading
+        if call.route.models == "path":
+            name = call.context.path.rpartition("/")[2]
+            refusal = judge_model(call.record.models, name)
+            if refusal is not None:
+                return refusal
+        return judge_reading(call.record.models, call.tier, reading)
+
+    def _record(self, call: _Call) -> None:
+        """Write the request's record; let the request go on only when it is written."""
+        reading = call.reading
+        assert reading is not None  # noqa: S101 - _judge comes here only after _read
+        model = reading.models[0] if reading.models else None
+        request_id = call.context.request_id
+        self._in_flight.admit(request_id, Admitted(call.record.id, model, self._clock()))
+
+        def recorded(written: bool) -> None:
+            if written:
+                self._go_on(call)
+                return
+            self._in_flight.end(request_id)
+            self._release(call)
+            self._refuse(call, _unavailable("audit", "The gateway cannot record this request now."))
+
+        self._audit.append(self._request_fields(call, reading, model), recorded)
+
+    def _request_fields(self, call: _Call, reading: Reading, model: str | None) -> bytes:
+        context, record, prompt = call.context, call.record, reading.prompt
+        return request_fields(
+            request_id=context.request_id,
+            client_ip=str(context.client),
+            key_id=record.id,
+            key_sha256=record.digest.hex(),
+            method=context.method,
+            path=context.path,
+            body_bytes=len(call.request.body),
+            provider=self._rules.llm_server.provider,
+            operation=reading.operation,
+            model=model,
+            prompt=prompt
+            and PromptDigest(
+                hash=self._digester.digest(prompt.text),
+                algorithm=self._digester.algorithm,
+                form=prompt.form,
+                length=prompt.length,
+            ),
+        )
+
+    def _go_on(self, call: _Call) -> None:
+        self._metrics.authorizations["ok"] += 1
+        if call.route.models == "list" and call.record.models:
+            self._start(self._list_models(call))
+            return
+        headers = b"X-Accel-Redirect: @backend\r\n" + call.quota
+        call.reply(answers.empty(200, headers))
+
+    async def _list_models(self, call: _Call) -> None:
+        """Answer with the models that the key may use."""
+        server = self._rules.llm_server
+        try:
+            text = await fetch(server.backend, server.host_header, call.context.path)
+            models = only_allowed(text, matcher(call.record.models))
+        except UpstreamError:
+            message = "The LLM server does not answer."
+            call.reply(answers.refusal(502, message, call.context.request_id, call.quota))
+            return
+        call.reply(answers.with_body(200, _LIST_ANSWER, models, call.quota))
+
+    def _refuse(self, call: _Call, refusal: Refusal) -> None:
+        """Refuse a request of a known key."""
+        extra = (*refusal.headers, (_REASON, refusal.reason))
+        headers = call.quota + b"".join(b"%b: %b\r\n" % one for one in _encoded(extra))
+        self._count(refusal.reason, call.record.id)
+        self._record_refusal(call.context, call.record, refusal.reason, refusal.status)
+        request_id = call.context.request_id
+        call.reply(answers.refusal(refusal.status, refusal.message, request_id, headers))
+
+    def _refuse_stranger(self, request: Request, refusal: Refusal, reply: Reply) -> None:
+        """Refuse a request that is nobody's, or not for here."""
+        self._count(refusal.reason, None)
+        request_id = ""
+        try:
+            context = parse_context(request.headers)
+        except RefusalError:
+            pass
+        else:
+            request_id = context.request_id
+            self._record_refusal(context, None, refusal.reason, refusal.status)
+        headers = b"%b: %b\r\n" % (_REASON.encode(), refusal.reason.encode())
+        if refusal.status == 401:
+            headers += b'WWW-Authenticate: Bearer realm="llm-gateway"\r\n'
+        reply(answers.refusal(refusal.status, refusal.message, request_id, headers))
+
+    def _count(self, reason: str, key_id: str | None) -> None:
+        self._metrics.authorizations[reason] += 1
+        self._refusals.refused(reason, key_id)
+
+    def _record_refusal(
+        self, context: Context, record: KeyRecord | None, reason: str, status: int
+    ) -> None:
+        self._in_flight.refuse(context.request_id)
+        if not self._audit.refusals.admit(reason):
+            return
+        fields = refusal_fields(
+            reason=reason,
+            status=status,
+            request_id=context.request_id,
+            client_ip=str(context.client),
+            key_id=record.id if record is not None else None,
+            key_sha256=record.digest.hex() if record is not None else None,
+            method=context.method,
+            path=context.path,
+        )
+        self._audit.append(fields)
+
+    def _release(self, call: _Call) -> None:
+        self._quotas.release(call.record.id, call.context.request_id)
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        # Its connection waits until its time is over, and nginx refuses the request then.
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            kind = type(task.exception()).__name__
+            self._journal.say(Level.ERROR, "internal_error", kind=kind)
+
+
+def _encoded(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers]
+
+
+def _unavailable(reason: str, message: str) -> Refusal:
+    return Refusal(reason, 503, message, (("Retry-After", "5"),))
+
+
+def _quota_refusal(admission: Admission) -> Refusal:
+    wait = (("Retry-After", str(admission.retry_after)),)
+    return Refusal(admission.reason, 429, _QUOTAS[admission.reason], wait)
+
+
+def _quota_headers(admission: Admission) -> bytes:
+    if admission.limit is None:
+        return b""
+    return b"RateLimit-Limit: %d\r\nRateLimit-Remaining: %d\r\nRateLimit-Reset: %d\r\n" % (
+        admission.limit,
+        admission.remaining or 0,
+        admission.reset or 0,
+    )

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Requests between the policy hop's word and nginx's report that they are over."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+# Refused requests whose report is still to come. They are few and short; what is over this
+# number, oldest first, would get a second record at worst.
+_MAX_REFUSED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What is known of a request that was let through."""
+
+    key_id: str
+    model: str | None
+    # Seconds of the service's clock
+    since: float
+
+
+class InFlight:
+    """Knows which requests are under way, and which were refused a moment ago."""
+
+    def __init__(self, lease_seconds: float) -> None:
+        self._lease = lease_seconds
+        self._admitted: dict[str, Admitted] = {}
+        self._refused: OrderedDict[str, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._admitted)
+
+    def admit(self, request_id: str, admitted: Admitted) -> None:
+        """Remember a request that was let through."""
+        self._admitted[request_id] = admitted
+
+    def refuse(self, request_id: str) -> None:
+        """Remember a request whose refusal is recorded already."""
+        self._refused[request_id] = None
+        if len(self._refused) > _MAX_REFUSED:
+            self._refused.popitem(last=False)
+
+    def end(self, request_id: str) -> Admitted | None:
+        """Forget a request that is over; return what was known if it had been let through."""
+        return self._admitted.pop(request_id, None)
+
+    def was_refused(self, request_id: str) -> bool:
+        """Tell, once, whether the request's refusal is recorded already."""
+        return self._refused.pop(request_id, self) is None
+
+    def sweep(self, now: float) -> None:
+        """Forget what was let through so long ago that its report must be lost."""
+        for request_id, one in list(self._admitted.items()):
+            if now - one.since < self._lease:
+                break  # in the order of admission
+            del self._admitted[request_id]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one answer that this service composes itself: the models that a key may use.
+
+The LLM server's own list is fetched and everything else is taken out of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import httptools
+
+from .bodies import BodyError
+from .bodies.names import canonical_name
+
+Matcher = Callable[[str], bool]
+
+_MAX_BYTES = 4 * 1024 * 1024
+_SECONDS = 5.0
+# Where the lists stand, and which members name a model: Ollama's /api/tags and /api/ps, and
+# OpenAI's /v1/models
+_LISTS = {"models": ("name", "model"), "data": ("id",)}
+
+
+class UpstreamError(Exception):
+    """The LLM server gave no list that can be filtered."""
+
+
+class _Response:
+    """Collects one response for httptools."""
+
+    def __init__(self) -> None:
+        self.body: list[bytes] = []
+        self.complete = False
+
+    def on_body(self, body: bytes) -> None:
+        self.body.append(body)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+async def fetch(address: str, host_header: str, path: str) -> bytes:
+    """GET ``path`` from the LLM server at ``address`` (host:port). Raises UpstreamError."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await _fetch(address, host_header, path)
+    except (OSError, TimeoutError, httptools.HttpParserError):
+        raise UpstreamError from None
+
+
+async def _fetch(address: str, host_header: str, path: str) -> bytes:
+    host, _unused, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    try:
+        head = f"GET {path} HTTP/1.1\r\nHost: {host_header}\r\nAccept: application/json\r\n"
+        writer.write(f"{head}Connection: close\r\n\r\n".encode())
+        content = await reader.read(1)
+        while len(content) <= _MAX_BYTES and (more := await reader.read(65536)):
+            content += more
+    finally:
+        writer.close()
+    response = _Response()
+    parser = httptools.HttpResponseParser(response)
+    parser.feed_data(content)
+    if parser.get_status_code() != 200 or not response.complete:
+        raise UpstreamError
+    return b"".join(response.body)
+
+
+def only_allowed(text: bytes, allowed: Matcher) -> bytes:
+    """Return the list in ``text`` with only the models that ``allowed`` lets pass.
+
+    A list of another form than the two that are known is no list: UpstreamError.
+    """
+    try:
+        document = json.loads(text)
+        name, members = next(item for item in _LISTS.items() if item[0] in document)
+        models = document[name] or []
+        document[name] = [one for one in models if _is_allowed(one, members, allowed)]
+    except (KeyError, RecursionError, StopIteration, TypeError, ValueError):
+        raise UpstreamError from None
+    return json.dumps(document).encode()
+
+
+def _is_allowed(entry: object, members: tuple[str, ...], allowed: Matcher) -> bool:
+    if not isinstance(entry, dict):
+        raise TypeError("a model is an object")
+    names = [entry[member] for member in members if member in entry]
+    try:
+        return bool(names) and all(allowed(canonical_name(name)) for name in names)
+    except BodyError:
+        return False

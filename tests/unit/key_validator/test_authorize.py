@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The policy hop: the order of the judgement, and the record that comes before everything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import typing as t
+from collections.abc import Callable
+
+import pytest
+
+pytest.importorskip("httptools")
+
+from llm_key_validator import authorize as authorize_module
+from llm_key_validator.answers import Answer
+from llm_key_validator.audit.log import RefusalLimiter
+from llm_key_validator.audit.records import PromptDigester
+from llm_key_validator.authorize import Authorizer, Rules
+from llm_key_validator.config import LlmServer
+from llm_key_validator.decision import Decision, Reason
+from llm_key_validator.in_flight import InFlight
+from llm_key_validator.journal import Journal, RefusalLog
+from llm_key_validator.keys import generate_key
+from llm_key_validator.metrics import Metrics
+from llm_key_validator.model_list import UpstreamError
+from llm_key_validator.quotas import Admission, QuotaStoreError
+from llm_key_validator.quotas.memory import MemoryQuotas
+from llm_key_validator.registry import Registry, load_registry
+from llm_key_validator.routes import parse_routes
+from llm_key_validator.service import Request
+from llm_key_validator.tiers import parse_tiers
+
+from .conftest import NOW, headers, record, registry_text
+
+REQUEST_ID = "0123456789abcdef" * 2
+CHAT = b'{"model":"tiny","messages":[{"role":"user","content":"a secret thought"}]}'
+ROUTES = parse_routes(
+    [
+        {"methods": ["POST"], "path": "/api/chat", "class": "inference", "body": "ollama_chat"},
+        {
+            "methods": ["GET", "HEAD"],
+            "path": "/api/tags",
+            "class": "read",
+            "body": "none",
+            "models": "list",
+        },
+        {
+            "methods": ["GET"],
+            "pattern": "^/v1/models/[A-Za-z0-9._:-]+$",
+            "class": "read",
+            "body": "none",
+            "models": "path",
+        },
+    ]
+)
+TIERS = parse_tiers(
+    {
+        "standard": {},
+        "small": {
+            "requests_per_minute": 1,
+            "burst": 1,
+            "parallel_requests": 1,
+            "max_body_bytes": 100,
+            "max_output_tokens": 10,
+        },
+    }
+)
+
+
+class Recorder:
+    """An audit log that writes into memory, when it writes at all."""
+
+    def __init__(self) -> None:
+        self.writable = True
+        self.fails = False
+        self.records: list[dict[str, t.Any]] = []
+        self.waiting: list[Callable[[bool], None]] = []
+        self.at_once = True
+        self.refusals = RefusalLimiter(100)
+
+    def append(self, fields: bytes, done: Callable[[bool], None] | None = None) -> None:
+        self.records.append(json.loads(b"{%b}" % fields))
+        if done is not None and self.at_once:
+            done(not self.fails)
+        elif done is not None:
+            self.waiting.append(done)
+
+    @property
+    def actions(self) -> list[str]:
+        return [one["event.action"] for one in self.records]
+
+
+class Source:
+    def __init__(self, registry: Registry | None) -> None:
+        self.registry = registry
+        self.current = True
+
+
+class Hop:
+    """An authorizer with one key, and everything that it touches."""
+
+    def __init__(self, quotas: t.Any = None, **fields: t.Any) -> None:
+        key = generate_key()
+        self.audit = Recorder()
+        self.log: list[str] = []
+        self.now = NOW
+        self.in_flight = InFlight(3600)
+        self.quotas = quotas or MemoryQuotas(3600)
+        self.metrics = Metrics()
+        self.source = Source(load_registry(registry_text(record(key, **fields))))
+        journal = Journal(self.log.append, with_levels=False)
+        self.authorizer = Authorizer(
+            self.source,
+            Rules(LlmServer(), ROUTES, TIERS, "standard"),
+            quotas=self.quotas,
+            audit=self.audit,
+            digester=PromptDigester(b"pepper"),
+            in_flight=self.in_flight,
+            metrics=self.metrics,
+            refusals=RefusalLog(journal, 1000),
+            journal=journal,
+            clock=lambda: self.now,
+        )
+        self.answers: list[Answer] = []
+
+    def ask(self, body: bytes = CHAT, method: bytes = b"POST", **changes: t.Any) -> Answer | None:
+        values = {"key_id": b"app1", "content_type": b"application/json", **changes}
+        values.setdefault("original_method", method)
+        request = Request(method, b"/authorize", headers(**values), lambda: True, body, True)
+        before = len(self.answers)
+        self.authorizer.authorize(request, self.answers.append)
+        return self.answers[-1] if len(self.answers) > before else None
+
+    def list_models(self, method: bytes = b"GET") -> Answer | None:
+        return self.ask(
+            b"", method, original_path=b"/api/tags", endpoint_class=b"read", content_type=()
+        )
+
+
+def status(answer: Answer | None) -> int:
+    assert answer is not None
+    return int(answer.head.split()[1])
+
+
+def message(answer: Answer | None) -> str:
+    assert answer is not None
+    return str(json.loads(answer.body)["error"]["message"])
+
+
+def test_a_good_request_is_recorded_and_goes_on() -> None:
+    hop = Hop()
+    answer = hop.ask()
+    assert answer == Answer(
+        b"HTTP/1.1 200 OK\r\nX-Accel-Redirect: @backend\r\nContent-Length: 0\r\n"
+    )
+    (kept,) = hop.audit.records
+    assert kept["event.action"] == "request"
+    assert kept["http.request.id"] == REQUEST_ID
+    assert kept["client.ip"] == "10.0.1.5"
+    assert kept["user.id"] == "app1"
+    assert kept["gen_ai.request.model"] == "tiny:latest"
+    assert kept["llm.prompt.hash"] == PromptDigester(b"pepper").digest("a secret thought")
+    assert kept["llm.prompt.length"] == 16
+    assert "secret thought" not in json.dumps(kept)
+    assert len(hop.in_flight) == 1
+
+
+def test_nothing_goes_on_before_its_record_is_written() -> None:
+    hop = Hop()
+    hop.audit.at_once = False
+    assert hop.ask() is None
+    hop.audit.waiting[0](True)
+    assert b"X-Accel-Redirect" in hop.answers[0].head
+
+
+def test_without_a_record_it_is_refused_and_frees_its_place() -> None:
+    hop = Hop(tier="small")
+    hop.audit.fails = True
+    answer = hop.ask()
+    assert status(answer) == 503
+    assert b"Retry-After: 5" in answer.head  # type: ignore[union-attr]
+    assert b"X-Accel-Redirect" not in answer.head  # type: ignore[union-attr]
+    assert len(hop.in_flight) == 0
+    hop.audit.fails = False
+    assert status(hop.ask()) == 200  # the parallel slot is free again
+
+
+def test_a_log_that_is_known_to_fail_is_not_tried() -> None:
+    hop = Hop()
+    hop.audit.writable = False
+    assert not hop.authorizer.recording
+    assert status(hop.ask()) == 503
+    assert hop.metrics.authorizations["audit"] == 1
+    assert "request" not in hop.audit.actions
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "reason"),
+    [
+        ({"key_id": b"app2"}, 401, "unknown"),
+        ({"key_id": ()}, 403, "context"),
+        ({"key_id": (b"app1", b"app1")}, 403, "context"),
+        ({"original_method": b"GET"}, 403, "context"),
+        ({"request_id": b"short"}, 403, "context"),
+        ({"original_path": b"/api/pull"}, 404, "route"),
+        ({"original_path": b"/api/tags"}, 404, "route"),
+        ({"content_type": b"text/plain"}, 400, "body"),
+        ({"content_type": (b"application/json", b"application/json")}, 400, "body"),
+        ({"body": b"{"}, 400, "body"),
+        ({"body": b""}, 400, "body"),
+        ({"body": b'{"model":"tiny","MODEL":"secret","messages":[]}'}, 400, "body"),
+    ],
+)
+def test_what_is_refused_and_why(changes: dict[str, t.Any], expected: int, reason: str) -> None:
+    hop = Hop()
+    assert status(hop.ask(**changes)) == expected
+    assert hop.metrics.authorizations[reason] == 1
+    assert "request" not in hop.audit.actions
+    assert len(hop.in_flight) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected", "reason"),
+    [
+        ({"revoked": True}, 401, "revoked"),
+        ({"expires": "2020-01-01"}, 401, "expired"),
+        ({"networks": ["192.0.2.0/24"]}, 403, "network"),
+        ({"endpoint_classes": ["read"]}, 403, "endpoint_class"),
+        ({"certificate_sha256": "ab" * 32}, 403, "certificate"),
+        ({"models": ["other"]}, 403, "model"),
+        ({"tier": "gold"}, 403, "tier"),
+    ],
+)
+def test_the_key_is_judged_again(fields: dict[str, t.Any], expected: int, reason: str) -> None:
+    hop = Hop(**fields)
+    answer = hop.ask()
+    assert status(answer) == expected
+    assert hop.metrics.authorizations[reason] == 1
+    assert hop.audit.actions == ["refusal"]
+    assert hop.audit.records[0]["event.reason"] == reason
+    assert json.loads(answer.body)["error"]["request_id"] == REQUEST_ID  # type: ignore[union-attr]
+
+
+def test_a_limit_is_named_with_its_figure() -> None:
+    hop = Hop(tier="small")
+    body = b'{"model":"tiny","messages":[],"options":{"num_predict":11}}'
+    answer = hop.ask(body)
+    assert status(answer) == 400
+    assert "10" in message(answer)
+    assert status(Hop(tier="small").ask(b" " * 101)) == 413
+
+
+def test_quotas_answer_with_what_is_left_and_when() -> None:
+    hop = Hop(tier="small")
+    first = hop.ask()
+    assert status(first) == 200
+    assert b"RateLimit-Remaining: 1\r\n" in first.head  # type: ignore[union-attr]
+    busy = hop.ask(request_id=b"1" * 32)
+    assert status(busy) == 429
+    assert hop.audit.records[-1]["event.reason"] == "parallel"
+    hop.quotas.release("app1", REQUEST_ID)
+    assert status(hop.ask(request_id=b"2" * 32)) == 200
+    hop.quotas.release("app1", "2" * 32)
+    late = hop.ask(request_id=b"3" * 32)
+    assert status(late) == 429
+    assert b"Retry-After: " in late.head  # type: ignore[union-attr]
+    assert b"RateLimit-Remaining: 0\r\n" in late.head  # type: ignore[union-attr]
+    assert hop.audit.records[-1]["event.reason"] == "rate"
+
+
+def test_a_refused_body_frees_its_place() -> None:
+    hop = Hop(tier="small")
+    assert status(hop.ask(b"{", request_id=b"1" * 32)) == 400
+    assert status(hop.ask()) == 200
+
+
+class Shared:
+    """Counters that answer later, or fail."""
+
+    def __init__(self, fails: bool) -> None:
+        self.fails = fails
+        self.released: list[str] = []
+
+    async def admit(self, *_unused: object) -> Admission:
+        await asyncio.sleep(0)
+        if self.fails:
+            raise QuotaStoreError("gone")
+        return Admission(True, "", 0, None, None, None)
+
+    def release(self, _key_id: str, request_id: str) -> None:
+        self.released.append(request_id)
+
+    def sweep(self, now: float) -> None:
+        """Nothing to do."""
+
+
+@pytest.mark.parametrize(("fails", "expected"), [(False, 200), (True, 503)])
+def test_counters_elsewhere_are_waited_for_and_fail_closed(fails: bool, expected: int) -> None:
+    async def run() -> Hop:
+        hop = Hop(Shared(fails))
+        assert hop.ask() is None
+        await asyncio.sleep(0.01)
+        return hop
+
+    hop = asyncio.run(run())
+    assert status(hop.answers[0]) == expected
+    assert ("request" in hop.audit.actions) == (not fails)
+
+
+def list_with(monkeypatch: pytest.MonkeyPatch, upstream: t.Any, method: bytes) -> Hop:
+    async def fetch(address: str, host_header: str, path: str) -> bytes:
+        assert (address, host_header, path) == ("127.0.0.1:11434", "localhost:11434", "/api/tags")
+        if isinstance(upstream, Exception):
+            raise upstream
+        return bytes(upstream)
+
+    monkeypatch.setattr(authorize_module, "fetch", fetch)
+
+    async def run() -> Hop:
+        hop = Hop(models=["tiny"])
+        assert hop.list_models(method) is None
+        await asyncio.sleep(0.01)
+        return hop
+
+    return asyncio.run(run())
+
+
+BOTH = b'{"models":[{"name":"tiny:latest"},{"name":"secret:latest"}]}'
+
+
+def test_a_key_with_some_models_sees_only_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    hop = list_with(monkeypatch, BOTH, b"GET")
+    assert json.loads(hop.answers[0].body) == {"models": [{"name": "tiny:latest"}]}
+    assert hop.audit.actions == ["request"]
+    assert b"Content-Length: 37" in list_with(monkeypatch, BOTH, b"HEAD").answers[0].head
+
+
+def test_no_list_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert status(list_with(monkeypatch, UpstreamError(), b"GET").answers[0]) == 502
+
+
+def test_a_key_with_all_models_gets_the_servers_own_list() -> None:
+    assert b"X-Accel-Redirect" in Hop().list_models().head  # type: ignore[union-attr]
+
+
+def test_a_model_in_the_path_is_judged() -> None:
+    def ask(path: bytes) -> int:
+        changes = {"original_path": path, "endpoint_class": b"read", "content_type": ()}
+        return status(Hop(models=["tiny"]).ask(b"", b"GET", **changes))
+
+    assert ask(b"/v1/models/tiny") == 200
+    assert ask(b"/v1/models/tiny:latest") == 200
+    assert ask(b"/v1/models/secret") == 403
+
+
+def test_refusals_before_the_body_are_recorded_with_what_is_known() -> None:
+    hop = Hop()
+    hop.authorizer.refused(Decision(Reason.MISSING), headers())
+    hop.authorizer.refused(Decision(Reason.CONTEXT), headers(request_id=b"odd"))
+    (kept,) = hop.audit.records
+    assert (kept["event.reason"], kept["http.response.status_code"]) == ("missing", 401)
+    assert hop.in_flight.was_refused(REQUEST_ID)

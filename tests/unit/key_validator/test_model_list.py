@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The list of models that a key may use, made of a real server's list."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+pytest.importorskip("httptools")
+
+from llm_key_validator.model_list import UpstreamError, fetch, only_allowed
+
+TAGS = {
+    "models": [
+        {"name": "tiny:latest", "model": "tiny:latest", "size": 1},
+        {"name": "secret:latest", "model": "secret:latest", "size": 2},
+        {"name": "tiny:latest", "model": "secret:latest"},
+        {"name": "tiny", "model": "tiny"},
+        {"name": "../odd", "model": "../odd"},
+        {"size": 3},
+    ]
+}
+OPENAI = {"object": "list", "data": [{"id": "tiny:latest"}, {"id": "secret:latest"}]}
+
+
+def is_tiny(name: str) -> bool:
+    return name == "tiny:latest"
+
+
+def test_only_allowed_models_stay_and_the_rest_of_the_answer_too() -> None:
+    tags = json.loads(only_allowed(json.dumps(TAGS).encode(), is_tiny))
+    assert tags == {"models": [TAGS["models"][0], TAGS["models"][3]]}
+    listed = json.loads(only_allowed(json.dumps(OPENAI).encode(), is_tiny))
+    assert listed == {"object": "list", "data": [{"id": "tiny:latest"}]}
+    assert json.loads(only_allowed(b'{"models":null}', is_tiny)) == {"models": []}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"[]", b"{}", b"7", b'{"models": 7}', b'{"models": [7]}', b'{"data": ["tiny"]}', b"\xff"],
+)
+def test_what_is_no_known_list_is_an_error(text: bytes) -> None:
+    with pytest.raises(UpstreamError):
+        only_allowed(text, is_tiny)
+
+
+def ask(answer: bytes) -> tuple[bytes, bytes]:
+    """Fetch from a server that gives this answer; return what it was asked and the body."""
+    asked = b""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked = await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async def run() -> bytes:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            return await fetch(f"127.0.0.1:{port}", "localhost:11434", "/api/tags")
+
+    body = asyncio.run(run())
+    return asked, body
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ],
+)
+def test_fetches_a_body_however_it_is_framed(answer: bytes) -> None:
+    asked, body = ask(answer)
+    assert body == b"{}"
+    assert asked.startswith(b"GET /api/tags HTTP/1.1\r\nHost: localhost:11434\r\n")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{}",
+        b"\x16\x03\x01",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b"a" * 9_000_000,
+    ],
+)
+def test_anything_else_is_an_error(answer: bytes) -> None:
+    with pytest.raises(UpstreamError):
+        ask(answer)
+
+
+def test_nobody_there_is_an_error() -> None:
+    with pytest.raises(UpstreamError):
+        asyncio.run(fetch("127.0.0.1:1", "localhost", "/api/tags"))

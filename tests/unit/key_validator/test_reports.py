@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""nginx's reports: what they end, and what they add to the log."""
+
+from __future__ import annotations
+
+import json
+import socket
+import typing as t
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("httptools")
+
+from llm_key_validator.in_flight import Admitted, InFlight
+from llm_key_validator.metrics import Metrics
+from llm_key_validator.quotas.memory import MemoryQuotas
+from llm_key_validator.reports import Reports, parse_report
+
+from .test_authorize import Recorder
+
+ID = "0123456789abcdef" * 2
+
+
+def datagram(**changes: t.Any) -> bytes:
+    values = {
+        "id": ID,
+        "client": "10.0.1.5",
+        "method": "POST",
+        "path": "/api/chat?token=x",
+        "status": 200,
+        "bytes": 321,
+        "seconds": "0.045",
+        **changes,
+    }
+    return b"<190>Nov 23 20:31:20 llm: " + json.dumps(values).encode()
+
+
+class Desk:
+    def __init__(self) -> None:
+        self.audit = Recorder()
+        self.in_flight = InFlight(3600)
+        self.quotas = MemoryQuotas(3600)
+        self.metrics = Metrics()
+        self.reports = Reports(self.audit, self.in_flight, self.quotas, self.metrics)
+
+    def take(self, **changes: t.Any) -> None:
+        report = parse_report(datagram(**changes))
+        assert report is not None
+        self.reports.take(report)
+
+
+def test_the_end_of_a_request() -> None:
+    desk = Desk()
+    desk.in_flight.admit(ID, Admitted("app1", "tiny:latest", 0))
+    desk.take()
+    (kept,) = desk.audit.records
+    assert kept == {
+        "event.action": "response",
+        "event.outcome": "success",
+        "http.request.id": ID,
+        "user.id": "app1",
+        "gen_ai.request.model": "tiny:latest",
+        "http.response.status_code": 200,
+        "event.duration": 45_000_000,
+        "http.response.body.bytes": 321,
+    }
+    assert len(desk.in_flight) == 0
+
+
+def test_a_refusal_that_is_recorded_gets_no_second_record() -> None:
+    desk = Desk()
+    desk.in_flight.refuse(ID)
+    desk.take(status=401)
+    assert desk.audit.records == []
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 429])
+def test_what_nginx_refused_itself_is_recorded(status: int) -> None:
+    desk = Desk()
+    desk.take(status=status)
+    (kept,) = desk.audit.records
+    assert kept["event.action"] == "refusal"
+    assert kept["event.reason"] == f"http_{status}"
+    assert kept["url.path"] == "/api/chat"
+    assert kept["client.ip"] == "10.0.1.5"
+
+
+def test_an_end_whose_beginning_is_not_known_is_recorded() -> None:
+    desk = Desk()
+    desk.take(status=503)
+    assert desk.audit.actions == ["response"]
+    assert "user.id" not in desk.audit.records[0]
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"",
+        b"<190>Nov 23 20:31:20 llm: ",
+        b"{}",
+        b"[" * 99999,
+        datagram(id="../../etc"),
+        datagram(id=7),
+        datagram(client="somewhere"),
+        datagram(path=None),
+        datagram(status="many"),
+        datagram(seconds="inf"),
+    ],
+)
+def test_noise_is_counted_and_nothing_else(noise: bytes) -> None:
+    assert parse_report(noise) is None
+    desk = Desk()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    with ours, theirs:
+        theirs.send(noise)
+        theirs.send(datagram())
+        desk.reports.read(ours)
+    assert desk.metrics.reports_unreadable == 1
+    assert desk.audit.actions == ["response"]
+
+
+@given(st.binary())
+def test_no_bytes_are_an_accident(noise: bytes) -> None:
+    parse_report(b"{" + noise)
+
+
+def test_bytes_that_are_no_text_do_not_hide_a_request() -> None:
+    report = parse_report(datagram(path="/x", status=404).replace(b"/x", b"/\xff"))
+    assert report is not None
+    assert report.path == "/\ufffd"
+
+
+def test_a_method_or_path_of_any_kind_is_bounded() -> None:
+    report = parse_report(datagram(method="G\x01T", path="/" + "a" * 9000))
+    assert report is not None
+    assert report.method == ""
+    assert len(report.path) == 256
