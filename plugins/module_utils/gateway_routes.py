@@ -39,8 +39,8 @@ def select_routes(
 ) -> list[dict[str, Any]]:
     """Return the catalogue's routes of these classes, and the single ones named in `extra`.
 
-    `routes` are as in the catalogue: `methods`, `path` or `pattern`, `class`. An item of `extra`
-    is "METHOD path" with the catalogue's path or pattern; only that method is let through.
+    `routes` are as in the catalogue: `methods`, `path` or `pattern`, `class`, `body`. An item of
+    `extra` is "METHOD path" with the catalogue's path or pattern; only that method is let through.
     Routes with one path are merged, so that each path is one location.
     """
     known = {route["class"] for route in routes}
@@ -72,10 +72,11 @@ def _merge(routes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     merged: dict[str, dict[str, Any]] = {}
     for route in routes:
         known = merged.setdefault(_place(route), {**route, "methods": []})
-        if known["class"] != route["class"]:
-            raise GatewayError(
-                f"{_place(route)} has two classes, {known['class']} and {route['class']}; "
-                "one location cannot serve both"
-            )
+        for name in ("class", "body"):
+            if known.get(name) != route.get(name):
+                raise GatewayError(
+                    f"{_place(route)} has two values of {name}, {known.get(name)} and "
+                    f"{route.get(name)}; one location cannot serve both"
+                )
         known["methods"] += [name for name in route["methods"] if name not in known["methods"]]
     return list(merged.values())

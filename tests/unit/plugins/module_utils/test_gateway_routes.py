@@ -64,3 +64,13 @@ def test_each_path_is_one_location(classes: set[str]) -> None:
     places = [route.get("path", route.get("pattern")) for route in chosen]
     assert len(places) == len(set(places))
     assert {route["class"] for route in chosen} == classes
+
+
+@pytest.mark.parametrize(("name", "value"), [("class", "read"), ("body", "opaque")])
+def test_one_path_cannot_be_two_kinds_of_route(name: str, value: str) -> None:
+    one = {"methods": ["POST"], "path": "/x", "class": "inference", "body": "none"}
+    other = {**one, "methods": ["PUT"], name: value}
+    with pytest.raises(GatewayError, match=f"two values of {name}"):
+        select_routes([one, other], ["inference", "read"] if name == "class" else ["inference"], [])
+    merged = select_routes([one, {**one, "methods": ["PUT"]}], ["inference"], [])
+    assert merged == [{**one, "methods": ["POST", "PUT"]}]

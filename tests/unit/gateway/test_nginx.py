@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The way of a request through nginx: to the policy hop with its body, and on, or not."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from .stage import Heard, Say, Stage, render
+
+CHAT = b'{"model":"tiny","messages":[{"role":"user","content":"h\xc3\xa9llo"}]}'
+BLOB = "/api/blobs/sha256:" + "0123456789abcdef" * 4
+
+
+def refuse(status: int, **headers: str) -> t.Callable[[Heard], Say]:
+    body = json.dumps({"error": {"type": "made_by_the_service"}}).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda heard: Say(status, {"Content-Type": "application/json", **named}, body)
+
+
+def test_nginx_finds_nothing_to_complain_about(stage: Stage) -> None:
+    said = stage.test_configuration()
+    assert "test is successful" in said
+    assert "[warn]" not in said
+    assert "[emerg]" not in said
+
+
+@pytest.mark.parametrize("size", [len(CHAT), 3_000_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_body_reaches_both_whole(stage: Stage, size: int, chunked: bool) -> None:
+    body = CHAT + b" " * (size - len(CHAT))
+    sent: t.Any = (body[at : at + 65536] for at in range(0, size, 65536)) if chunked else body
+    answer = stage.ask("POST", "/api/chat", sent, Content_Type="application/json")
+    assert (answer.status, answer.body) == (200, b"fine")
+    (hop,), (llm,) = stage.authorized(), stage.llm.heard
+    assert hop.body == llm.body == body
+    assert (llm.method, llm.target) == ("POST", "/api/chat")
+    assert hop.headers["content-type"] == llm.headers["content-type"] == ["application/json"]
+    assert hop.headers["content-length"] == llm.headers["content-length"] == [str(size)]
+
+
+def test_the_hop_hears_what_nginx_knows_and_nothing_of_the_client(stage: Stage) -> None:
+    forged = dict.fromkeys(
+        ("X_Key_Id", "X_Request_Id", "X_Client_Address", "X_Endpoint_Class"), "x"
+    )
+    answer = stage.ask(
+        "POST", "/api/chat?a=b", CHAT, Content_Type="a/b", Cookie="c", Accept="d/e",
+        X_Original_Path="/", X_Original_Method="GET", **forged,
+    )  # fmt: skip
+    (hop,) = stage.authorized()
+    assert hop.method == "POST"
+    assert hop.headers == {
+        "host": ["llm-key-validator"],
+        "content-type": ["a/b"],
+        "content-length": [str(len(CHAT))],
+        "x-request-id": [answer.headers["x-request-id"]],
+        "x-client-address": ["127.0.0.1"],
+        "x-endpoint-class": ["inference"],
+        "x-original-method": ["POST"],
+        "x-original-path": ["/api/chat"],
+        "x-key-id": ["app1"],
+    }
+
+
+def test_the_llm_server_hears_no_identity_and_no_query(stage: Stage) -> None:
+    stage.ask("POST", "/api/chat?a=b", CHAT, Content_Type="a/b", Cookie="c", Accept="d/e")
+    (llm,) = stage.llm.heard
+    assert llm.target == "/api/chat"
+    assert set(llm.headers) == {"host", "accept", "content-type", "content-length", "x-request-id"}
+    assert llm.headers["host"] == ["localhost:11434"]
+
+
+def test_an_answer_streams_through(stage: Stage) -> None:
+    pieces = tuple(b'{"part":%d}\n' % number for number in range(4))
+    stage.llm_says = lambda heard: Say(200, {"Content-Type": "application/x-ndjson"}, pieces=pieces)
+    answer = stage.ask("POST", "/api/chat", CHAT)
+    assert answer.body == b"".join(pieces)
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert len(answer.times) == len(pieces)
+    assert answer.times[-1] > 0.3
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_reading_goes_through_the_hop(stage: Stage, method: str) -> None:
+    answer = stage.ask(method, "/api/version")
+    assert answer.status == 200
+    (hop,), (llm,) = stage.authorized(), stage.llm.heard
+    assert hop.headers["x-original-method"] == [method] == [hop.method] == [llm.method]
+    assert "content-length" not in hop.headers
+    assert llm.target == "/api/version"
+
+
+def test_a_route_with_a_name_in_it(stage: Stage) -> None:
+    assert stage.ask("GET", "/v1/x/../models/tiny%3Alatest?a=b").status == 200
+    assert stage.authorized()[0].headers["x-original-path"] == ["/v1/models/tiny:latest"]
+    assert stage.llm.heard[0].target == "/v1/models/tiny:latest"
+
+
+@pytest.mark.parametrize(("method", "chunked"), [("HEAD", False), ("POST", False), ("POST", True)])
+def test_a_blob_passes_the_hop_by(stage: Stage, method: str, chunked: bool) -> None:
+    blob = b"\0\xff" * 50_000 if method == "POST" else b""
+    sent: t.Any = iter([blob[:70_000], blob[70_000:]]) if chunked else blob or None
+    assert stage.ask(method, BLOB, sent).status == 200
+    (hop,), (llm,) = stage.authorized(), stage.llm.heard
+    assert hop.body == b""
+    assert not {"content-length", "transfer-encoding"} & set(hop.headers)
+    assert llm.body == blob
+    assert llm.target == BLOB
+
+
+LIMITS = {"RateLimit-Limit": "60", "RateLimit-Remaining": "59", "RateLimit-Reset": "1"}
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_what_is_left_comes_from_the_hop_alone(stage: Stage, status: int) -> None:
+    stage.hop_says = lambda heard: Say(200, {"X-Accel-Redirect": "@backend", **LIMITS})
+    lies = dict.fromkeys(LIMITS, "999")
+    stage.llm_says = lambda heard: Say(status, {**lies, "X-Request-Id": "x"}, b"said")
+    answer = stage.ask("POST", "/api/chat", CHAT)
+    assert (answer.status, answer.body) == (status, b"said")
+    assert {name: answer.headers[name.lower()] for name in LIMITS} == LIMITS
+    assert len(answer.headers["x-request-id"]) == 32
+    assert "strict-transport-security" in answer.headers
+
+
+def test_without_limits_nothing_is_said_of_them(stage: Stage) -> None:
+    stage.llm_says = lambda heard: Say(200, dict.fromkeys(LIMITS, "999"))
+    assert not [
+        name for name in stage.ask("POST", "/api/chat", CHAT).headers if "ratelimit" in name
+    ]
+
+
+def test_the_llm_server_sends_a_request_nowhere(stage: Stage) -> None:
+    orders = {"X-Accel-Redirect": "/api/tags", "X-Accel-Limit-Rate": "1", "X-Accel-Charset": "x"}
+    stage.llm_says = lambda heard: Say(200, orders, b"fine")
+    answer = stage.ask("POST", "/api/chat", CHAT)
+    assert (answer.status, answer.body) == (200, b"fine")
+    assert len(stage.llm.heard) == len(stage.authorized()) == 1
+    assert not [name for name in answer.headers if name.startswith("x-accel")]
+
+
+def test_a_verdict_sends_a_request_nowhere(stage: Stage) -> None:
+    plain = stage.hop.answer
+    stage.hop.answer = lambda heard: (
+        Say(403, {"X-Accel-Redirect": "@backend"}) if heard.target == "/validate" else plain(heard)
+    )
+    try:
+        assert stage.ask("POST", "/api/chat", CHAT).status == 403
+    finally:
+        stage.hop.answer = plain
+    assert stage.llm.heard == []
+
+
+@pytest.mark.parametrize("status", [400, 403, 413, 429, 502, 503])
+def test_a_refusal_of_the_hop_is_the_clients_answer(stage: Stage, status: int) -> None:
+    stage.hop_says = refuse(status, Retry_After="7", X_Auth_Reason="model", **LIMITS)
+    answer = stage.ask("POST", "/api/chat", CHAT)
+    assert answer.status == status
+    assert json.loads(answer.body) == {"error": {"type": "made_by_the_service"}}
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["retry-after"] == "7"
+    assert answer.headers["ratelimit-limit"] == "60"
+    assert len(answer.headers["x-request-id"]) == 32
+    assert "strict-transport-security" in answer.headers
+    assert "x-auth-reason" not in answer.headers
+    assert stage.llm.heard == []
+    assert stage.reported(answer)["reason"] == "model"
+
+
+def test_what_the_hop_answers_itself(stage: Stage) -> None:
+    stage.hop_says = lambda heard: Say(200, {"Content-Type": "application/json"}, b'{"models":[]}')
+    assert stage.ask("GET", "/api/tags").body == b'{"models":[]}'
+    assert stage.llm.heard == []
+
+
+def test_who_is_not_known_never_gets_to_the_hop(stage: Stage) -> None:
+    answer = stage.ask("POST", "/api/chat", CHAT, key="wrong")
+    assert (answer.status, stage.authorized(), stage.llm.heard) == (401, [], [])
+    report = stage.reported(answer)
+    assert (report["status"], report["reason"]) == (401, "unknown")
+
+
+def test_what_is_not_a_route_gets_no_further(stage: Stage) -> None:
+    for method, target in (("GET", "/api/chat"), ("POST", "/x"), ("POST", "/@backend")):
+        answer = stage.ask(method, target)
+        assert answer.status == 404
+        report = stage.reported(answer)
+        assert (report["method"], report["path"], report["status"]) == (method, target, 404)
+    assert stage.hop.heard == []
+
+
+def test_a_body_too_large_for_nginx_is_reported(stage: Stage) -> None:
+    answer = stage.ask("POST", "/api/chat", b"x" * (11 << 20))
+    assert answer.status == 413
+    assert stage.reported(answer)["status"] == 413
+    assert stage.authorized() == []
+
+
+def test_each_end_is_reported_once(stage: Stage) -> None:
+    answer = stage.ask("POST", "/api/chat?q=1", CHAT)
+    report = stage.reported(answer)
+    assert 0 <= report["seconds"] < 5
+    assert report == {
+        "seconds": report["seconds"],
+        "id": answer.headers["x-request-id"],
+        "client": "127.0.0.1",
+        "method": "POST",
+        "path": "/api/chat?q=1",
+        "status": 200,
+        "bytes": 4,
+        "reason": "",
+    }
+    assert [one["id"] for one in stage.audit.reports].count(answer.headers["x-request-id"]) == 1
+
+
+def test_connections_to_both_are_kept(stage: Stage) -> None:
+    for _unused in range(20):
+        assert stage.ask("POST", "/api/chat", CHAT).status == 200
+    assert len({heard.peer for heard in stage.llm.heard}) == 1
+    verdicts = {heard.peer for heard in stage.hop.heard if heard.target == "/validate"}
+    hops = {heard.peer for heard in stage.authorized()}
+    assert len(verdicts) == len(hops) == 1
+    assert verdicts != hops, "what a body leaves behind could be taken for a verdict"
+
+
+def test_a_hop_that_hangs_up_is_a_refusal_and_asked_once(stage: Stage) -> None:
+    """Even a GET, which nginx would otherwise try again on a new connection."""
+    assert stage.ask("GET", "/api/version").status == 200
+    stage.reset()
+
+    def hang_up(heard: Heard) -> Say:
+        raise ConnectionError
+
+    stage.hop_says = hang_up
+    answer = stage.ask("GET", "/api/version")
+    assert answer.status == 503
+    assert json.loads(answer.body)["error"]["type"] == "unavailable"
+    assert len(stage.authorized()) == 1
+    assert stage.llm.heard == []
+
+
+def test_an_llm_server_that_hangs_up_is_told_apart(stage: Stage) -> None:
+    def hang_up(heard: Heard) -> Say:
+        raise ConnectionError
+
+    stage.llm_says = hang_up
+    answer = stage.ask("POST", "/api/chat", CHAT)
+    assert answer.status == 502
+    assert json.loads(answer.body)["error"]["type"] == "upstream_error"
+    assert stage.reported(answer)["status"] == 502
+
+
+def test_nobody_gets_to_the_backend_around_the_hop(stage: Stage) -> None:
+    """A location added by hand that leads there without a key ends in a refusal."""
+    other = stage.folder / "llm-gateway" / "routes.conf"
+    kept = other.read_text()
+    extra = "\nlocation /hole { auth_request off; error_page 404 = @backend; return 404; }\n"
+    other.write_text(kept + extra)
+    try:
+        stage.reload()
+        answer = stage.ask("GET", "/hole", key=None)
+    finally:
+        other.write_text(kept)
+        stage.reload()
+    assert answer.status == 500
+    assert stage.llm.heard == []
+
+
+def test_limits_are_counted_once_and_reported(tmp_path: Path, running: Stage) -> None:
+    stage = Stage(
+        tmp_path / "stage",
+        gateway_limit_per_key={"rate": "1r/m", "burst": 1},
+        gateway_limit_per_address={"rate": "30r/m", "burst": 10},
+    )
+    try:
+        answers = [stage.ask("POST", "/api/chat", CHAT) for _unused in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+        assert answers[2].headers["retry-after"] == "60"
+        assert stage.reported(answers[2])["status"] == 429
+        assert len(stage.llm.heard) == len(stage.authorized()) == 2
+    finally:
+        stage.close()
+
+
+def test_reports_can_be_switched_off(tmp_path: Path) -> None:
+    text = render(tmp_path / "off", gateway_audit_socket=None) / "conf.d" / "llm-gateway.conf"
+    assert "syslog" not in text.read_text()
+    assert "llm_gateway_audit" not in text.read_text()
