@@ -124,9 +124,19 @@ def curl_line(address: str) -> str:
     body = json.dumps({"model": MODEL, "prompt": "Is this door closed?"})
     ca_file, header = CA_FILE.relative_to(ROOT), CURL_HEADER.relative_to(ROOT)
     return (
-        f"curl --noproxy '*' --cacert {ca_file} -H @{header} "
+        f"curl --noproxy '*' --cacert {ca_file} -H @{header} -H 'Content-Type: application/json' "
         f"--resolve {SERVER_NAME}:443:{address} https://{SERVER_NAME}/api/generate -d '{body}'"
     )
+
+
+def audit_log(up: Lab) -> str:
+    """What the gateway wrote down of the application server, and whether the log is whole."""
+    shown = []
+    for words in (("query", "--key", KEY_ID), ("tail", "-n", "3"), ("verify",)):
+        result = up.run("gateway", "llm-audit", *words)
+        shown.append(f"  $ sudo llm-audit {' '.join(words)}")
+        shown += [f"  {line}" for line in (result.stdout + result.stderr).splitlines()]
+    return "\n".join(shown)
 
 
 def give_to_caller() -> None:
@@ -167,6 +177,7 @@ def up_and_harden(words: list[str]) -> int:
         after = probe(target)
     give_to_caller()
     print(f"\n{table(before, after)}\n\nAsk it yourself:\n\n  {curl_line(v4)}\n")
+    print(f"What the gateway wrote down (no prompt, no key is in it):\n\n{audit_log(hosts)}\n")
     print("The hosts stay up (.lab/demo.json says where); ./dev demo down removes them.")
     say(f"The whole demo took {time.monotonic() - start:.0f} s")
     # Other settings than the default may well turn the limits off: the table shows it.

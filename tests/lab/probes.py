@@ -69,7 +69,7 @@ def free_compute(target: Target) -> Seen:
 
 def delete_model(target: Target) -> Seen:
     """Deletes a model that does not exist: 404 from Ollama itself shows that it would have."""
-    words = ["--request", "DELETE", "--data", '{"model":"no-such-model"}']
+    words = ["--request", "DELETE", "--json", '{"model":"no-such-model"}']
     answer = _ask(target, "stranger", f"http://{target.address}:11434/api/delete", *words)
     reached = "not found" in answer.body
     return Seen(
@@ -103,7 +103,7 @@ def wrong_key(target: Target) -> Seen:
 
 
 def management(target: Target) -> Seen:
-    words = ["--data", '{"model":"no-such-model"}']
+    words = ["--json", '{"model":"no-such-model"}']
     answer = _ask(target, "app-server", target.url("/api/pull"), *words, key=target.key)
     return Seen("TLS gateway, right key, pulls a model", str(answer), answer.status == 404)
 

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 
 from tests.lab import artifacts
-from tests.lab.hosts import Host, Lab
+from tests.lab.hosts import STATE, Host, Lab
 from tests.lab.podman import remove_containers
 from tests.lab.steps import ROOT, put
 
 CLIENTS = "/opt/llm-clients"
+# Of each gateway, a folder with the first seal key and the last known head of its audit log
+AUDIT = STATE / "molecule/audit"
 
 
 def names() -> list[str]:
@@ -81,4 +84,7 @@ def reset(wanted: list[str]) -> None:
     current = lab()
     stale = [host.name for host in current.hosts if set(host.groups) & set(wanted)]
     remove_containers([current.container(name) for name in stale])
+    for name in stale:
+        # What is known here of their audit logs: a new host begins a new one.
+        shutil.rmtree(AUDIT / name, ignore_errors=True)
     up()

@@ -12,9 +12,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache"
@@ -80,6 +81,14 @@ def run(
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:])
         raise LabError(f"{shlex.join(words)[:300]}\nexited with {done.returncode}:\n{tail}")
     return done
+
+
+def wait_until(question: Callable[[], Any], seconds: float = 15) -> Any:
+    """Ask until the answer is true; the last answer otherwise."""
+    deadline = time.monotonic() + seconds
+    while not (answer := question()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return answer
 
 
 def put(path: Path, text: str) -> None:
