@@ -257,7 +257,7 @@ class Authorizer:
         context, record, prompt = call.context, call.record, reading.prompt
         return request_fields(
             request_id=context.request_id,
-            client_ip=str(context.client),
+            client_ip=context.client_ip,
             key_id=record.id,
             key_sha256=record.digest.hex(),
             method=context.method,
@@ -334,7 +334,7 @@ class Authorizer:
             reason=reason,
             status=status,
             request_id=context.request_id,
-            client_ip=str(context.client),
+            client_ip=context.client_ip,
             key_id=record.id if record is not None else None,
             key_sha256=record.digest.hex() if record is not None else None,
             method=context.method,

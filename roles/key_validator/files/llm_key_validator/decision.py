@@ -93,6 +93,8 @@ class Context:
     """The request as nginx describes it, checked."""
 
     client: Address
+    # The same as text, for records
+    client_ip: str
     endpoint_class: str
     request_id: str
     method: str
@@ -160,7 +162,7 @@ def parse_context(headers: RequestHeaders) -> Context:
         or _PATH.fullmatch(path) is None
     ):
         raise RefusalError(Reason.CONTEXT)
-    client = parse_address(only(headers.client_address))
+    client = read_client(only(headers.client_address))
     endpoint_class = _CLASSES.get(only(headers.endpoint_class))
     if client is None or endpoint_class is None:
         raise RefusalError(Reason.CONTEXT)
@@ -168,7 +170,7 @@ def parse_context(headers: RequestHeaders) -> Context:
     if headers.client_certificate and headers.client_certificate != (b"",):
         certificate = certificate_sha256(only(headers.client_certificate))
     return Context(
-        client, endpoint_class, request_id.decode(), method.decode(), path.decode(), certificate
+        *client, endpoint_class, request_id.decode(), method.decode(), path.decode(), certificate
     )
 
 
@@ -191,6 +193,12 @@ def certificate_sha256(escaped: bytes) -> str:
 
 
 @lru_cache(maxsize=4096)
+def read_client(text: bytes) -> tuple[Address, str] | None:
+    """Return a client's address and how it is written in records; None if it is none."""
+    address = parse_address(text)
+    return (address, str(address)) if address is not None else None
+
+
 def parse_address(text: bytes) -> Address | None:
     """Return the address, IPv4 in IPv6's clothes (::ffff:10.0.0.1) as IPv4; None if none."""
     try:

@@ -15,8 +15,10 @@ request before it has the answer is no nginx, and is dropped. Works with httptoo
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Callable
+from dataclasses import fields
 
 import httptools
 
@@ -28,18 +30,21 @@ from .service import Answer, Request, Service
 MAX_PIPELINED = 16
 
 _SLOTS = {
-    b"authorization": "authorization",
-    b"x-api-key": "x_api_key",
-    b"x-request-id": "request_id",
-    b"x-client-address": "client_address",
-    b"x-endpoint-class": "endpoint_class",
-    b"x-original-method": "original_method",
-    b"x-original-path": "original_path",
-    b"x-limit-key": "limit_key",
-    b"x-key-id": "key_id",
-    b"x-client-certificate": "client_certificate",
-    b"content-type": "content_type",
+    b"Authorization": "authorization",
+    b"X-Api-Key": "x_api_key",
+    b"X-Request-Id": "request_id",
+    b"X-Client-Address": "client_address",
+    b"X-Endpoint-Class": "endpoint_class",
+    b"X-Original-Method": "original_method",
+    b"X-Original-Path": "original_path",
+    b"X-Limit-Key": "limit_key",
+    b"X-Key-Id": "key_id",
+    b"X-Client-Certificate": "client_certificate",
+    b"Content-Type": "content_type",
+    b"Content-Length": "content_length",
+    b"Transfer-Encoding": "transfer_encoding",
 }
+_KEPT = frozenset(field.name for field in fields(RequestHeaders))
 
 _LENGTH = re.compile(rb"[0-9]{1,12}")
 
@@ -97,11 +102,10 @@ class Connection(asyncio.Protocol):
         "_config",
         "_feeding",
         "_head",
-        "_header_bytes",
-        "_header_count",
         "_headers",
         "_idle",
         "_last",
+        "_lines",
         "_listener",
         "_now",
         "_out",
@@ -134,6 +138,8 @@ class Connection(asyncio.Protocol):
         self._last = False
         self._body: list[bytes] = []
         self._body_length = 0
+        self._lines: list[tuple[bytes, bytes]] = []
+        self._headers = RequestHeaders()
         # Bytes since the last complete request; bounds what the parser may keep
         self._received = 0
         self._pipelined = 0
@@ -192,29 +198,34 @@ class Connection(asyncio.Protocol):
             self._idle = False
             self.deadline = self._now() + self._config.request_timeout_seconds
         self._target = b""
-        self._headers = RequestHeaders()
-        self._header_count = 0
-        self._header_bytes = 0
+        self._lines = []
 
     def on_url(self, url: bytes) -> None:
         """Collect the request target, which may come in parts."""
         self._target += url
-        self._count_bytes(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep the few headers that matter; refuse an unwanted body as soon as it is announced."""
-        self._header_count += 1
-        if self._header_count > self._config.max_headers:
+        """Collect a header."""
+        self._lines.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Keep the few headers that matter; refuse an unwanted body before it comes."""
+        config, lines = self._config, self._lines
+        if len(lines) > config.max_headers:
             raise _StopError
-        self._count_bytes(len(name) + len(value))
-        lowered = name.lower()
-        slot = _SLOTS.get(lowered)
-        if slot is not None:
-            setattr(self._headers, slot, (*getattr(self._headers, slot), value))
-        elif lowered == b"content-length":
-            self._expect_body(value.strip())
-        elif lowered == b"transfer-encoding":
+        if sum(map(len, itertools.chain(*lines)), len(self._target)) > config.max_header_bytes:
             raise _StopError
+        found: dict[str, tuple[bytes, ...]] = {}
+        for name, value in lines:
+            # nginx writes its own as they stand here; a client's may come in any case.
+            slot = _SLOTS.get(name) or _SLOTS.get(name.title(), "")
+            if slot in _KEPT:
+                found[slot] = (*found[slot], value) if slot in found else (value,)
+            elif slot == "content_length":
+                self._expect_body(value.strip())
+            elif slot:
+                raise _StopError
+        self._headers = RequestHeaders(**found)
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body. There are no more bytes than were announced."""
@@ -300,11 +311,6 @@ class Connection(asyncio.Protocol):
         self._listener.buffered -= self._body_length
         self._body_length = 0
         self._body = []
-
-    def _count_bytes(self, number: int) -> None:
-        self._header_bytes += number
-        if self._header_bytes > self._config.max_header_bytes:
-            raise _StopError
 
     def _stop_unreadable(self, cause: BaseException | None = None) -> None:
         # Also reached when _reply stopped the parser: then everything is said already.

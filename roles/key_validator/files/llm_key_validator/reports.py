@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from .audit.records import refusal_fields, response_fields
 from .authorize import Recorder
-from .decision import parse_address
+from .decision import read_client
 from .in_flight import InFlight
 from .metrics import Metrics
 from .quotas import Quotas
@@ -131,7 +131,7 @@ def _request_id(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    address = parse_address(text.encode())
-    if address is None:
+    client = read_client(text.encode())
+    if client is None:
         raise ValueError("no address")
-    return str(address)
+    return client[1]

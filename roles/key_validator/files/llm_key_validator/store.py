@@ -8,6 +8,7 @@ refused, logged with the reason and counted once; the registry in use stays.
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import stat
@@ -98,17 +99,27 @@ class RegistryStore:
                 registry = await self._parse(content.text)
             except RegistryError as error:
                 self._refuse(str(error))
-            else:
-                self._accept(registry, content.sha256)
+                return
+            old = self.registry
+            self._accept(registry, content.sha256)
+            for _unused in old.dismantle() if old is not None else ():
+                await asyncio.sleep(0)
 
     async def _parse(self, text: str) -> Registry:
         loader = load_in_slices(text)
-        while True:
-            try:
-                next(loader)
-            except StopIteration as end:
-                return end.value
-            await asyncio.sleep(0)
+        # The records live long and form no cycles: looking through them for garbage, again and
+        # again while their number grows, would be the longest pauses of all.
+        gc.disable()
+        try:
+            while True:
+                try:
+                    next(loader)
+                except StopIteration as end:
+                    return end.value
+                await asyncio.sleep(0)
+        finally:
+            gc.freeze()
+            gc.enable()
 
     def _accept(self, registry: Registry, sha256: str) -> None:
         self.registry, self.current = registry, True
