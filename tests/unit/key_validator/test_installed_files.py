@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-import yaml
+from ansible_collections.llmsec.hardening.plugins.lookup.source_tree import LookupModule
 
 from .conftest import FILES
 
 
-def test_every_package_is_on_the_roles_list() -> None:
-    text = (FILES.parent / "vars" / "main.yml").read_text()
-    folders = {str(path.parent.relative_to(FILES)) for path in FILES.rglob("*/*.py")}
-    assert set(yaml.safe_load(text)["__key_validator_folders"]) == folders
+def test_every_file_of_the_service_is_found() -> None:
+    found = {file["path"]: file["content"] for file in LookupModule().run([str(FILES)])}
+    assert found == {str(path.relative_to(FILES)): path.read_text() for path in FILES.rglob("*.py")}
+    assert {"__main__.py", "llm_key_validator/keys.py", "llm_key_validator/audit/cli.py"} <= set(
+        found
+    )
