@@ -87,7 +87,10 @@ def test_any_value_is_taken_or_refused(name: str, value: t.Any) -> None:
 
 # Settings that the role leaves as they are, and those that it makes of several variables
 NOT_WRITTEN = {"lease_seconds", "answer_timeout_seconds", "max_buffered_bytes"}
-MADE = {"registry_path", "audit_directory", "audit_state_directory", "llm_server", "routes"}
+MADE = {
+    *("registry_path", "audit_directory", "audit_state_directory"),
+    *("llm_server", "routes", "max_body_bytes"),
+}
 
 
 def test_the_roles_defaults_are_the_services() -> None:
