@@ -45,12 +45,12 @@ def test_no_limits(gateway, keys):
     ],
 )
 def test_routes(gateway, keys, path, key, status):
-    words = ["--data", '{"model":"tiny"}'] if path in {"/api/show", "/api/copy"} else []
+    words = ["--json", '{"model":"tiny"}'] if path in {"/api/show", "/api/copy"} else []
     assert gateway.ask(path, *words, key=keys[key], port=PORT).status == status
 
 
 def test_a_named_management_route_needs_its_class(gateway, keys):
-    words = ["--request", "DELETE", "--data", '{"model":"no-such-model"}']
+    words = ["--request", "DELETE", "--json", '{"model":"no-such-model"}']
     assert gateway.ask("/api/delete", *words, key=keys["app"], port=PORT).status == 403
     answer = gateway.ask("/api/delete", *words, key=keys["operator"], port=PORT)
     assert answer.status == 404

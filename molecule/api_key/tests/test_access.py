@@ -147,7 +147,7 @@ def test_what_is_not_on_the_list_does_not_exist(gateway, keys, method, path):
 @pytest.mark.parametrize("path", ["/api/pull/../chat", "//api//chat", "/api/%63hat"])
 def test_the_llm_server_gets_the_path_that_was_judged(gateway, keys, path):
     body = json.dumps({"model": "tiny", "messages": [], "stream": False})
-    answer = gateway.ask(path, "--data", body, key=keys["app"])
+    answer = gateway.ask(path, "--json", body, key=keys["app"])
     assert answer.status == 200, answer.body
     assert answer.json()["model"] == "tiny"
 

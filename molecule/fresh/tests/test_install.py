@@ -16,7 +16,7 @@ def test_ollama_was_installed_and_answers(gateway, keys):
     assert answer.json()["eval_count"] > 0
 
 
-def test_services_come_back_after_a_reboot(gateway):
+def test_services_run_and_are_enabled(gateway):
     for unit in ("nginx", "ollama", "llm-key-validator.socket", "llm-key-validator.service"):
         assert gateway.host.service(unit).is_running, unit
         state = gateway.host.run("systemctl is-enabled %s", unit).stdout.strip()
