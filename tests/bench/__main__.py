@@ -6,17 +6,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.bench import harden
+from tests.bench import gateway, harden
 from tests.lab.steps import LabError
 
-BENCHES: dict[str, Callable[[], None]] = {"harden": harden.main}
+BENCHES: dict[str, Callable[[list[str]], None]] = {"gateway": gateway.main, "harden": harden.main}
 
 
 def main(words: list[str]) -> int:
-    if len(words) != 1 or words[0] not in BENCHES:
+    if not words or words[0] not in BENCHES:
         print(f"usage: ./dev bench {' | '.join(BENCHES)}", file=sys.stderr)
         return 2
-    BENCHES[words[0]]()
+    BENCHES[words[0]](words[1:])
     return 0
 
 

@@ -88,7 +88,9 @@ def measure(bench: Lab, hosts: list[str]) -> dict[str, object]:
     }
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
+    if words:
+        raise LabError("bench harden takes no arguments")
     bench = lab()
     bench.down()
     try:
