@@ -7,6 +7,8 @@ Requests are made by curl on the host where the attacker or the application woul
 from __future__ import annotations
 
 import itertools
+import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +17,11 @@ import pytest
 import testinfra
 from testinfra.host import Host
 
-from tests.lab import curl, podman, scenarios
+from tests.lab import batch, curl, podman, scenarios
+from tests.lab.batch import Question
 from tests.lab.curl import Answer
 from tests.lab.hosts import STATE, Lab
+from tests.lab.link import Door
 from tests.lab.steps import ROOT
 
 CA_ON_HOSTS = "/etc/ssl/lab-{scenario}-ca.crt"
@@ -57,6 +61,12 @@ class Gateway:
         # As it is written: curl would tidy up /../ and //.
         words = ("--path-as-is", *words, self.url(path, port))
         return curl.request(self.lab, by, *words, key=key, ca_file=self.ca_file)
+
+    def ask_all(
+        self, questions: Iterable[Question], key: str = "", by: str = "app-server"
+    ) -> list[Answer]:
+        """Many requests with one key, one after the other on one connection."""
+        return batch.ask_all(self.lab, by, self.url(""), questions, key=key, ca_file=self.ca_file)
 
     def journal(self, unit: str) -> str:
         return self.host.check_output("journalctl --no-pager --output=cat --unit=%s", unit)
@@ -113,6 +123,23 @@ def keys(scenario: str) -> dict[str, str]:
     """The scenario's API keys by id, as their users hold them."""
     directory = STATE / "molecule/keys" / scenario
     return {path.stem: path.read_text().strip() for path in directory.glob("*.key")}
+
+
+def _door(gateway: Gateway, scenario: str) -> Door:
+    trust = ssl.create_default_context(cafile=STATE / "molecule/pki" / scenario / "ca.crt")
+    return Door(gateway.address, gateway.server_name, trust)
+
+
+@pytest.fixture(scope="session")
+def door(gateway: Gateway, scenario: str) -> Door:
+    """The gateway's HTTPS port, as a client on the control node sees it."""
+    return _door(gateway, scenario)
+
+
+@pytest.fixture(scope="session")
+def doors(gateways: list[Gateway], scenario: str) -> dict[str, Door]:
+    """All of the scenario's gateways' HTTPS ports by host, while playbooks run over them."""
+    return {gateway.name: _door(gateway, scenario) for gateway in gateways}
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,21 +5,13 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import pytest
 
 from tests.lab import curl
+from tests.lab.steps import wait_until
 
 GENERATE = curl.generate("tiny", tokens=4, stream=False)
-
-
-def wait_until(question, seconds=15):
-    """Ask until the answer is true; the last answer otherwise."""
-    deadline = time.monotonic() + seconds
-    while not (answer := question()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return answer
 
 
 def exposure(gateway, unit):
