@@ -119,7 +119,9 @@ def refused(ask):
     return answers
 
 
-@pytest.mark.parametrize("number", range(len(REFUSED)), ids=[ending[1] for *_, ending in REFUSED])
+@pytest.mark.parametrize(
+    "number", range(len(REFUSED)), ids=[ending[1] for *_unused, ending in REFUSED]
+)
 def test_a_refusal_is_one_record(refused, audit, number):
     key, question, ending = REFUSED[number]
     assert refused[number].status == ending[0], refused[number]

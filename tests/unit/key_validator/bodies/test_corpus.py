@@ -84,7 +84,7 @@ BODIES = st.recursive(
 def _read(shape: str, content_type: bytes, body: bytes) -> None:
     started = time.process_time()
     try:
-        assert type(read_body(shape, content_type, body)) is Reading
+        assert isinstance(read_body(shape, content_type, body), Reading)
     except BodyError as error:
         assert str(error).endswith(".")
     assert time.process_time() - started < 0.2

@@ -137,4 +137,4 @@ def test_a_megabyte_takes_milliseconds(body):
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_object_or_an_error(body):
     with contextlib.suppress(BodyError):
-        assert type(parse_object(b'{"a":' + body)) is dict
+        assert isinstance(parse_object(b'{"a":' + body), dict)

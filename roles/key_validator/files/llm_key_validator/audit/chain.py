@@ -94,7 +94,7 @@ def named_before(line: bytes) -> Position | None:
         return None
     sequence = fields.get("llm.audit.previous.sequence", START.sequence)
     digest = fields.get("llm.audit.previous.hash", START.hash.hex())
-    if type(sequence) is not int or not isinstance(digest, str):
+    if isinstance(sequence, bool) or not isinstance(sequence, int) or not isinstance(digest, str):
         return None
     if re.fullmatch("[0-9a-f]{64}", digest) is None:
         return None

@@ -270,7 +270,11 @@ def _read_first_key(path: Path) -> tuple[str, bytes]:
 def _read_anchor(path: Path) -> Position:
     fields = fields_of(_read_small(path))
     sequence, digest = fields.get("sequence"), fields.get("hash")
-    if type(sequence) is not int or not re.fullmatch("[0-9a-f]{64}", str(digest)):
+    if (
+        isinstance(sequence, bool)
+        or not isinstance(sequence, int)
+        or not re.fullmatch("[0-9a-f]{64}", str(digest))
+    ):
         raise UsageError(f"{printable(path)} is no anchor: keep the output of head --json")
     return Position(sequence, bytes.fromhex(str(digest)))
 

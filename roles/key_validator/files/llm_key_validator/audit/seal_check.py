@@ -25,7 +25,7 @@ _MOST_STEPS = 50_000_000
 
 
 def _is_count(value: object) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value < 1 << 64
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
 
 
 def _is_hash(value: object) -> TypeGuard[str]:

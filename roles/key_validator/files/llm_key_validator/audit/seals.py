@@ -115,7 +115,12 @@ def parse_key(content: bytes) -> SealKey:
     if not isinstance(values, dict) or values.keys() != {"version", "key_id", "epoch", "key"}:
         raise SealError("the key file has not the fields of version 1")
     key_id, epoch, key = values["key_id"], values["epoch"], values["key"]
-    if values["version"] != 1 or type(epoch) is not int or not 0 <= epoch < _MAX_EPOCH:
+    if (
+        values["version"] != 1
+        or isinstance(epoch, bool)
+        or not isinstance(epoch, int)
+        or not 0 <= epoch < _MAX_EPOCH
+    ):
         raise SealError("the key file's version or epoch is not valid")
     if not _is_hex(key_id, 16) or not _is_hex(key, 64):
         raise SealError("the key file's key or key id is not valid")
@@ -148,7 +153,7 @@ def expected_by(fields: dict[str, object]) -> Expected | None:
         return _expected_by_seal(fields)
     for prefix in ("llm.audit.key", "llm.audit.expected.key"):
         key_id, epoch = fields.get(f"{prefix}.id"), fields.get(f"{prefix}.epoch")
-        if isinstance(key_id, str) and type(epoch) is int:
+        if isinstance(key_id, str) and isinstance(epoch, int) and not isinstance(epoch, bool):
             return Expected(key_id, epoch)
     return None
 
@@ -159,7 +164,13 @@ def _expected_by_seal(fields: dict[str, object]) -> Expected | None:
     mac = fields.get("llm.audit.seal.mac")
     if not isinstance(key_id, str) or not _is_hex(mac, 64) or not _is_hex(head, 64):
         return None
-    if type(epoch) is not int or type(sequence) is not int or not 0 <= sequence < _MAX_EPOCH:
+    if (
+        isinstance(epoch, bool)
+        or not isinstance(epoch, int)
+        or isinstance(sequence, bool)
+        or not isinstance(sequence, int)
+        or not 0 <= sequence < _MAX_EPOCH
+    ):
         return None
     seal = LastSeal(sequence, bytes.fromhex(head), bytes.fromhex(mac))
     return Expected(key_id, epoch + 1, seal)

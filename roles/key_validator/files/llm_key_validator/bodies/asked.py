@@ -59,7 +59,7 @@ def read_asked(request: Mapping[str, object], conversation: str) -> Asked:
     Raises BodyError for a member of the wrong type.
     """
     options = request.get("options")
-    if options is not None and type(options) is not dict:
+    if options is not None and not isinstance(options, dict):
         raise BodyError("`options` must be an object.")
     sources = (request, options) if options else (request,)
     messages = _messages(request, conversation)
@@ -87,7 +87,7 @@ def _tokens(sources: tuple[Mapping[str, object], ...], names: frozenset[str]) ->
     most: float | None = None
     for source in sources:
         for name, value in _said(source, names):
-            if type(value) is not int and type(value) is not float:
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise BodyError(f"`{name}` must be a number.")
             # A fraction is cut off in Go, and what overflows there may turn out negative.
             tokens = math.inf if value < 1 or float(value) >= _MOST else math.floor(value)
@@ -98,7 +98,7 @@ def _tokens(sources: tuple[Mapping[str, object], ...], names: frozenset[str]) ->
 def _choices(request: Mapping[str, object]) -> int | None:
     most: int | None = None
     for name, value in _said(request, _CHOICES):
-        if type(value) is not int or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise BodyError(f"`{name}` must be an integer above zero.")
         most = value if most is None else max(most, value)
     return most
@@ -108,9 +108,9 @@ def _keep_alive(value: object) -> float | None:
     """Return the seconds that api.Duration reads: a number of them, or a Go duration."""
     if value is None:
         return None
-    if type(value) is str:
+    if isinstance(value, str):
         seconds = _duration(value)
-    elif type(value) is int or type(value) is float:
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
         seconds = float(value)
     else:
         raise BodyError("`keep_alive` must be a duration or a number of seconds.")
@@ -129,9 +129,9 @@ def _duration(text: str) -> float:
 def _messages(request: Mapping[str, object], conversation: str) -> list[dict[str, object]]:
     value = request.get(conversation)
     # The Responses API takes one message as plain text.
-    if value is None or (conversation == "input" and type(value) is str):
+    if value is None or (conversation == "input" and isinstance(value, str)):
         return []
-    if type(value) is not list or any(type(item) is not dict for item in value):
+    if not isinstance(value, list) or any(not isinstance(item, dict) for item in value):
         raise BodyError(f"`{conversation}` must be a list of objects.")
     return value
 
@@ -140,7 +140,7 @@ def _own_images(holder: Mapping[str, object]) -> int:
     images = holder.get("images")
     if images is None:
         return 0
-    if type(images) is not list or any(type(image) is not str for image in images):
+    if not isinstance(images, list) or any(not isinstance(image, str) for image in images):
         raise BodyError("`images` must be a list of strings.")
     return len(images)
 
@@ -149,8 +149,8 @@ def _images(message: Mapping[str, object]) -> int:
     """Count the images of a message, also those in the result of a tool."""
     count = _own_images(message)
     for parts in (message.get("content"), message.get("output")):
-        if type(parts) is list:
+        if isinstance(parts, list):
             for part in parts:
-                if type(part) is dict:
+                if isinstance(part, dict):
                     count += (part.get("type") in _IMAGE_PARTS) + _images(part)
     return count

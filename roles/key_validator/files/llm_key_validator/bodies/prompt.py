@@ -81,18 +81,18 @@ def canonical_prompt(request: Mapping[str, object]) -> Prompt | None:
 
 
 def _is_control(name: str, value: object) -> bool:
-    if name == "options" and not (type(value) is dict and value.keys() <= _KNOWN_OPTIONS):
+    if name == "options" and not (isinstance(value, dict) and value.keys() <= _KNOWN_OPTIONS):
         return False
     return _is_plain(value)
 
 
 def _is_plain(value: object, levels: int = 2) -> bool:
     """Two levels, for `stop` in `options` is a list."""
-    if type(value) is str:
+    if isinstance(value, str):
         return len(value) <= _LONGEST_PLAIN
-    if type(value) is dict:
+    if isinstance(value, dict):
         value = [*value, *value.values()]
-    if type(value) is not list:
+    if not isinstance(value, list):
         return True
     return (
         bool(levels)
@@ -103,10 +103,10 @@ def _is_plain(value: object, levels: int = 2) -> bool:
 
 def _only_text(value: object) -> str | None:
     """Return the one piece of text that ``value`` holds, None when it holds anything else."""
-    while type(value) is not str:
-        if type(value) is dict:
+    while not isinstance(value, str):
+        if isinstance(value, dict):
             value = _only_content(value)
-        elif type(value) is list and len(value) == 1:
+        elif isinstance(value, list) and len(value) == 1:
             value = value[0]
         else:
             return None

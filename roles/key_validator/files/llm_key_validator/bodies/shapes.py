@@ -153,7 +153,7 @@ def _read_model(request: Mapping[str, object], names: tuple[str, ...]) -> str | 
         value = request.get(name)
         if value is None or value == "":
             continue
-        if type(value) is not str:
+        if not isinstance(value, str):
             raise BodyError(f"`{name}` must be a string.")
         found.add(canonical_name(value))
     if len(found) > 1:

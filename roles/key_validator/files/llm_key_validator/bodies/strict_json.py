@@ -50,7 +50,7 @@ def parse_object(body: bytes) -> dict[str, object]:
         raise _too_deep() from None
     except ValueError:
         raise BodyError("The body is not valid JSON.") from None
-    if type(value) is not dict:
+    if not isinstance(value, dict):
         raise BodyError("The body must be a JSON object.")
     # Each level has a bracket of its own, wherever else brackets may stand.
     if text.count("[") + text.count("{") > MAX_DEPTH:
@@ -64,8 +64,8 @@ def _check_depth(value: object) -> None:
         level = [
             inner
             for outer in level
-            for inner in (outer.values() if type(outer) is dict else outer)  # type: ignore[attr-defined]
-            if type(inner) is dict or type(inner) is list
+            for inner in (outer.values() if isinstance(outer, dict) else outer)  # type: ignore[attr-defined]
+            if isinstance(inner, (dict, list))
         ]
         if not level:
             return

@@ -34,10 +34,10 @@ class Struct:
 
         Raises BodyError. Anything but objects and lists is no matter of keys.
         """
-        if type(value) is list:
+        if isinstance(value, list):
             for item in value:
                 self.check(item)
-        elif type(value) is dict:
+        elif isinstance(value, dict):
             if not value.keys() <= self.fields:
                 self._check_unknown(value)
             for name, struct in self.inner.items():
