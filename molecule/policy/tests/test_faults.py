@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import time
@@ -50,6 +49,7 @@ cp --archive {DISK}/log/. {FOLDER}/
 umount {DISK}
 rmdir {DISK}
 systemctl start llm-key-validator.service
+systemctl reload nginx.service
 """
 
 
@@ -162,6 +162,29 @@ def test_a_disk_that_is_read_only_from_the_start(ask, audit, disk):
     assert_resumes(ask, audit)
 
 
+def test_no_report_is_lost_when_the_sockets_were_closed(ask, audit):
+    """As they are when the service is stopped. A lost report would hold a place for an hour."""
+
+    def eight_answers():
+        """On as many connections, so that every worker has some."""
+        return [answer for _unused in range(8) for answer in ask("busy", LIST)]
+
+    eight_answers()
+    audit.shell("systemctl stop llm-key-validator.service")
+    audit.shell("systemctl start llm-key-validator.service")
+    time.sleep(1)
+    answers = eight_answers()
+    assert [answer.status for answer in answers] == [200] * 8
+    asked = {answer.headers["x-request-id"] for answer in answers}
+
+    def unreported():
+        records = audit.lines("--key", "busy", "--since", "1h")
+        ended = {one["http.request.id"] for one in records if one["event.action"] == "response"}
+        return asked - ended
+
+    assert wait_until(lambda: not unreported(), seconds=5), unreported()
+
+
 # --- everything at once ---
 
 RECORDED = "/run/recorder/requests"
@@ -249,32 +272,36 @@ def load(gateway, keys):
 
 @pytest.mark.usefixtures("recorder")
 def test_ten_thousand_requests_and_everything_goes_wrong(ask, audit, disk, load):
+    # There is nothing to kill or to tell while systemd waits to start it again.
     def kill():
-        audit.shell("systemctl kill --signal=KILL llm-key-validator.service")
+        audit.shell("systemctl kill --signal=KILL llm-key-validator.service || true")
 
     def reload():
         audit.shell("systemctl reload nginx.service")
 
     def rotate():
-        audit.shell("systemctl kill --kill-whom=main --signal=USR1 llm-key-validator.service")
+        unit = "llm-key-validator.service"
+        audit.shell(f"systemctl kill --kill-whom=main --signal=USR1 {unit} || true")
 
     def full_disk():
         disk.fill()
         time.sleep(1)
         disk.free()
 
-    rounds = itertools.cycle([kill, reload, rotate, full_disk, kill, rotate, reload, kill, rotate])
+    faults = [kill, reload, rotate, full_disk, kill, rotate, reload, kill, rotate, full_disk, kill]
     happened = Counter()
+    files = len(audit.rotated())
     going_on = load()
-    while not going_on.done():
+    for fault in faults:
         time.sleep(PAUSE)
-        fault = next(rounds)
-        fault()
-        happened[fault.__name__] += 1
+        if not going_on.done():
+            fault()
+            happened[fault.__name__] += 1
     result = going_on.result()
     seen = result["seen"]
     print(f"{audit.name}: {result} {dict(happened)}")
     assert set(happened) == {"kill", "reload", "rotate", "full_disk"}
+    assert len(audit.rotated()) > files
 
     # Everybody got an answer: that of the LLM server, or a refusal.
     assert sum(seen.values()) == REQUESTS
@@ -287,7 +314,7 @@ def test_ten_thousand_requests_and_everything_goes_wrong(ask, audit, disk, load)
 
     words = ["python3", "-c", COMPARE, RECORDED, FOLDER]
     compared = json.loads(audit.lab.run(audit.name, *words, check=True).stdout)
-    assert compared["reached"] >= seen["allowed 200"] > REQUESTS / 4, (compared, seen)
+    assert compared["reached"] >= seen["allowed 200"] > REQUESTS / 10, (compared, seen)
     del compared["reached"]
     assert compared == {"twice": 0, "unrecorded": [], "too_early": [], "forbidden": []}
 

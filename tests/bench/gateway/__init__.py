@@ -36,7 +36,9 @@ client asks one request after the other; its longest wait without and with a new
 from __future__ import annotations
 
 import json
+import signal
 import statistics
+import sys
 import tempfile
 import typing as t
 from contextlib import ExitStack
@@ -99,6 +101,8 @@ def main(words: list[str]) -> None:
     """./dev bench gateway [--quick]"""
     if words not in ([], ["--quick"]):
         raise LabError("bench gateway takes only --quick")
+    # Ended from outside, it still ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_unused: sys.exit(143))
     machine.install_packages()
     result, missing = run(QUICK_SECONDS if words else SECONDS)
     put(RESULT, json.dumps(result, indent=2) + "\n")

@@ -210,7 +210,9 @@ class Audit:
     def _read(self) -> None:
         while text := self._socket.recv(65536).decode(errors="replace"):
             assert text.startswith("<190>"), text
-            self.reports.append(json.loads(text[text.index(" llm: ") + 6 :]))
+            report = json.loads(text[text.index(" llm: ") + 6 :])
+            # As text, for 000 is no number in JSON.
+            self.reports.append({**report, "status": int(report["status"])})
 
 
 @dataclass

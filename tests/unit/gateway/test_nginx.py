@@ -206,6 +206,8 @@ def test_each_end_is_reported_once(stage: Stage) -> None:
     assert report == {
         "seconds": report["seconds"],
         "id": answer.headers["x-request-id"],
+        "key": "app1",
+        "forwarded": "1",
         "client": "127.0.0.1",
         "method": "POST",
         "path": "/api/chat?q=1",

@@ -78,6 +78,7 @@ class Recorder:
         self.waiting: list[Callable[[bool], None]] = []
         self.at_once = True
         self.refusals = RefusalLimiter(100)
+        self.key_refusals = RefusalLimiter(100)
 
     def append(self, fields: bytes, done: Callable[[bool], None] | None = None) -> None:
         self.records.append(json.loads(b"{%b}" % fields))
@@ -123,13 +124,18 @@ class Hop:
             clock=lambda: self.now,
         )
         self.answers: list[Answer] = []
+        self.listening = True
+
+    def answered(self, answer: Answer) -> bool:
+        self.answers.append(answer)
+        return self.listening
 
     def ask(self, body: bytes = CHAT, method: bytes = b"POST", **changes: t.Any) -> Answer | None:
         values = {"key_id": b"app1", "content_type": b"application/json", **changes}
         values.setdefault("original_method", method)
         request = Request(method, b"/authorize", headers(**values), lambda: True, body, True)
         before = len(self.answers)
-        self.authorizer.authorize(request, self.answers.append)
+        self.authorizer.authorize(request, self.answered)
         return self.answers[-1] if len(self.answers) > before else None
 
     def list_models(self, method: bytes = b"GET") -> Answer | None:
@@ -273,6 +279,28 @@ def test_a_refused_body_frees_its_place() -> None:
     hop = Hop(tier="small")
     assert status(hop.ask(b"{", request_id=b"1" * 32)) == 400
     assert status(hop.ask()) == 200
+
+
+def test_a_client_that_went_away_holds_no_place() -> None:
+    hop = Hop(tier="small")
+    hop.in_flight.give_up(REQUEST_ID)  # nginx's report came first
+    assert status(hop.ask()) == 503
+    assert "request" not in hop.audit.actions
+    hop.listening = False  # its connection ended while the record was written
+    hop.ask(request_id=b"1" * 32)
+    assert len(hop.in_flight) == 0
+    hop.listening = True
+    assert status(hop.ask(request_id=b"2" * 32)) == 429  # of the rate, not of the places
+    assert hop.audit.records[-1]["event.reason"] == "rate"
+
+
+def test_strangers_cannot_hide_what_a_key_is_refused() -> None:
+    hop = Hop(models=["other"])
+    for _unused in range(150):
+        hop.authorizer.refused(Decision(Reason.MISSING), headers())
+    hop.ask()
+    assert hop.audit.records[-1]["event.reason"] == "model"
+    assert hop.audit.records[-1]["gen_ai.request.model"] == "tiny:latest"
 
 
 class Shared:

@@ -24,6 +24,13 @@ def test_a_refusal_is_known_once() -> None:
     assert not table.was_refused("b")
 
 
+def test_a_request_given_up_is_known_once() -> None:
+    table = InFlight(10)
+    table.give_up("a")
+    assert table.was_given_up("a")
+    assert not table.was_given_up("a")
+
+
 def test_neither_table_grows_for_ever() -> None:
     table = InFlight(10)
     for number in range(10_005):

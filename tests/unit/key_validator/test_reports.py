@@ -17,6 +17,7 @@ from llm_key_validator.in_flight import Admitted, InFlight
 from llm_key_validator.metrics import Metrics
 from llm_key_validator.quotas.memory import MemoryQuotas
 from llm_key_validator.reports import Reports, parse_report
+from llm_key_validator.tiers import parse_tiers
 
 from .test_authorize import Recorder
 
@@ -26,10 +27,12 @@ ID = "0123456789abcdef" * 2
 def datagram(**changes: t.Any) -> bytes:
     values = {
         "id": ID,
+        "key": "",
+        "forwarded": "",
         "client": "10.0.1.5",
         "method": "POST",
         "path": "/api/chat?token=x",
-        "status": 200,
+        "status": "200",
         "bytes": 321,
         "seconds": "0.045",
         **changes,
@@ -54,7 +57,7 @@ class Desk:
 def test_the_end_of_a_request() -> None:
     desk = Desk()
     desk.in_flight.admit(ID, Admitted("app1", "tiny:latest", 0))
-    desk.take()
+    desk.take(key="app1", forwarded="1")
     (kept,) = desk.audit.records
     assert kept == {
         "event.action": "response",
@@ -87,11 +90,27 @@ def test_what_nginx_refused_itself_is_recorded(status: int) -> None:
     assert kept["client.ip"] == "10.0.1.5"
 
 
-def test_an_end_whose_beginning_is_not_known_is_recorded() -> None:
+SMALL = parse_tiers({"small": {"parallel_requests": 1}})["small"]
+
+
+@pytest.mark.parametrize("status", [200, 404, 502])
+def test_an_end_whose_beginning_is_not_known_is_recorded_and_frees_its_place(status: int) -> None:
+    """The service was started anew meanwhile, and the counters are elsewhere."""
     desk = Desk()
-    desk.take(status=503)
+    assert desk.quotas.admit("app1", SMALL, ID, 0).allowed
+    desk.take(status=status, key="app1", forwarded="1")
     assert desk.audit.actions == ["response"]
-    assert "user.id" not in desk.audit.records[0]
+    assert desk.audit.records[0]["user.id"] == "app1"
+    assert desk.quotas.admit("app1", SMALL, "1" * 32, 0).allowed
+
+
+@pytest.mark.parametrize("status", ["499", "503", "000"])
+def test_what_was_never_forwarded_is_a_refusal_and_given_up(status: str) -> None:
+    desk = Desk()
+    desk.take(status=status, key="app1")
+    assert desk.audit.actions == ["refusal"]
+    assert desk.audit.records[0]["user.id"] == "app1"
+    assert desk.in_flight.was_given_up(ID)
 
 
 @pytest.mark.parametrize(

@@ -366,10 +366,12 @@ def test_a_request_is_on_record_before_it_goes_on_and_when_it_is_over(host: Host
     assert request["gen_ai.request.model"] == "tiny:latest"
     report = {
         "id": CONTEXT["X-Request-Id"],
+        "key": "app1",
+        "forwarded": "1",
         "client": "10.0.1.5",
         "method": "POST",
         "path": "/api/chat",
-        "status": 200,
+        "status": "200",
         "bytes": 7,
         "seconds": "0.5",
     }

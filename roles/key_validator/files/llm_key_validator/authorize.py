@@ -2,8 +2,8 @@
 """The policy hop: may this key do this, with this body? And its record, before anything happens.
 
 The order: who and where (again, from the registry in use), how often, what. Every request of a
-known key counts against its quotas, whatever becomes of it. The last step before a request goes
-on to the LLM server is its record; without one it is refused.
+key that is good counts against its quotas, whatever its body turns out to be. The last step before
+a request goes on to the LLM server is its record; without one it is refused.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ class Recorder(Protocol):
 
     @property
     def refusals(self) -> RefusalLimiter:
-        """How many refusals are recorded."""
+        """How many refusals of strangers are recorded."""
+
+    @property
+    def key_refusals(self) -> RefusalLimiter:
+        """How many refusals of known keys are: no stranger can use these up."""
 
     def append(self, fields: bytes, done: Callable[[bool], None] | None = None) -> None:
         """Add a record; ``done`` learns whether it was written."""
@@ -61,7 +65,7 @@ class Unrecorded:
     writable = True
 
     def __init__(self) -> None:
-        self.refusals = RefusalLimiter(0)
+        self.refusals = self.key_refusals = RefusalLimiter(0)
 
     def append(self, fields: bytes, done: Callable[[bool], None] | None = None) -> None:
         """Write nothing."""
@@ -151,10 +155,11 @@ class Authorizer:
         try:
             call = self._identify(request, reply)
         except RefusalError as refusal:
-            self._refuse_stranger(request, Refusal(refusal.reason.word, 403, _UNREADABLE), reply)
+            unreadable = Refusal(refusal.reason.word, 403, _UNREADABLE)
+            self._refuse_unjudged(request, unreadable, None, reply)
             return
-        if isinstance(call, Refusal):
-            self._refuse_stranger(request, call, reply)
+        if isinstance(call, tuple):
+            self._refuse_unjudged(request, *call, reply)
             return
         now = self._clock()
         admission = self._quotas.admit(call.record.id, call.tier, call.context.request_id, now)
@@ -173,8 +178,8 @@ class Authorizer:
         reason = decision.reason
         self._record_refusal(context, decision.record, reason.word, reason.status)
 
-    def _identify(self, request: Request, reply: Reply) -> _Call | Refusal:
-        """Return who asks for what. Raises RefusalError for what nginx does not send."""
+    def _identify(self, request: Request, reply: Reply) -> _Call | tuple[Refusal, KeyRecord | None]:
+        """Return who asks for what, or why not. Raises RefusalError for what nginx never sends."""
         headers = request.headers
         context = parse_context(headers)
         if request.method.decode() != context.method:
@@ -182,16 +187,18 @@ class Authorizer:
         registry = self._source.registry
         record = registry.find_id(only(headers.key_id).decode()) if registry is not None else None
         if record is None:
-            return Refusal(Reason.UNKNOWN.word, 401, "A valid API key is required.")
+            return Refusal(Reason.UNKNOWN.word, 401, "A valid API key is required."), None
         reason = judge_record(record, context, self._clock())
         if reason is not Reason.OK:
-            return Refusal(reason.word, reason.status, _MESSAGES[reason])
+            return Refusal(reason.word, reason.status, _MESSAGES[reason]), record
         route = self._rules.routes.find(context.method, context.path)
         if route is None or route.endpoint_class != context.endpoint_class:
-            return Refusal("route", 404, "No such endpoint here.")
+            return Refusal("route", 404, "No such endpoint here."), record
         tier = self._rules.tiers.get(record.tier or self._rules.default_tier)
         if tier is None:
-            return Refusal("tier", 403, "The API key's tier does not exist on this gateway.")
+            return Refusal(
+                "tier", 403, "The API key's tier does not exist on this gateway."
+            ), record
         return _Call(request, context, record, route, tier, reply)
 
     async def _judge_later(self, call: _Call, waiting: Awaitable[Admission]) -> None:
@@ -215,6 +222,11 @@ class Authorizer:
         if refusal is not None:
             self._release(call)
             self._refuse(call, refusal)
+            return
+        if self._in_flight.was_given_up(call.context.request_id):
+            # Its client went away, which is on record: nobody is left to tell.
+            self._release(call)
+            call.reply(answers.empty(503, close=True))
             return
         self._record(call)
 
@@ -251,7 +263,10 @@ class Authorizer:
             self._release(call)
             self._refuse(call, _unavailable("audit", "The gateway cannot record this request now."))
 
-        self._audit.append(self._request_fields(call, reading, model), recorded)
+        fields = self._request_fields(call, reading, model)
+        # It may wait for its record: not with a body and a prompt of megabytes in memory.
+        call.request, call.reading = call.request._replace(body=b""), None
+        self._audit.append(fields, recorded)
 
     def _request_fields(self, call: _Call, reading: Reading, model: str | None) -> bytes:
         context, record, prompt = call.context, call.record, reading.prompt
@@ -281,7 +296,9 @@ class Authorizer:
             self._start(self._list_models(call))
             return
         headers = b"X-Accel-Redirect: @backend\r\n" + call.quota
-        call.reply(answers.empty(200, headers))
+        if call.reply(answers.empty(200, headers)) is False:
+            self._in_flight.end(call.context.request_id)
+            self._release(call)
 
     async def _list_models(self, call: _Call) -> None:
         """Answer with the models that the key may use."""
@@ -300,13 +317,17 @@ class Authorizer:
         extra = (*refusal.headers, (_REASON, refusal.reason))
         headers = call.quota + b"".join(b"%b: %b\r\n" % one for one in _encoded(extra))
         self._count(refusal.reason, call.record.id)
-        self._record_refusal(call.context, call.record, refusal.reason, refusal.status)
+        models = call.reading.models if call.reading is not None else ()
+        model = models[0] if models else None
+        self._record_refusal(call.context, call.record, refusal.reason, refusal.status, model)
         request_id = call.context.request_id
         call.reply(answers.refusal(refusal.status, refusal.message, request_id, headers))
 
-    def _refuse_stranger(self, request: Request, refusal: Refusal, reply: Reply) -> None:
-        """Refuse a request that is nobody's, or not for here."""
-        self._count(refusal.reason, None)
+    def _refuse_unjudged(
+        self, request: Request, refusal: Refusal, record: KeyRecord | None, reply: Reply
+    ) -> None:
+        """Refuse a request that is nobody's, not for here, or whose key just stopped being good."""
+        self._count(refusal.reason, record.id if record is not None else None)
         request_id = ""
         try:
             context = parse_context(request.headers)
@@ -314,7 +335,7 @@ class Authorizer:
             pass
         else:
             request_id = context.request_id
-            self._record_refusal(context, None, refusal.reason, refusal.status)
+            self._record_refusal(context, record, refusal.reason, refusal.status)
         headers = b"%b: %b\r\n" % (_REASON.encode(), refusal.reason.encode())
         if refusal.status == 401:
             headers += b'WWW-Authenticate: Bearer realm="llm-gateway"\r\n'
@@ -325,10 +346,16 @@ class Authorizer:
         self._refusals.refused(reason, key_id)
 
     def _record_refusal(
-        self, context: Context, record: KeyRecord | None, reason: str, status: int
+        self,
+        context: Context,
+        record: KeyRecord | None,
+        reason: str,
+        status: int,
+        model: str | None = None,
     ) -> None:
         self._in_flight.refuse(context.request_id)
-        if not self._audit.refusals.admit(reason):
+        limiter = self._audit.refusals if record is None else self._audit.key_refusals
+        if not limiter.admit(reason):
             return
         fields = refusal_fields(
             reason=reason,
@@ -339,6 +366,7 @@ class Authorizer:
             key_sha256=record.digest.hex() if record is not None else None,
             method=context.method,
             path=context.path,
+            model=model,
         )
         self._audit.append(fields)
 

@@ -46,6 +46,8 @@ _SLOTS = {
 }
 _KEPT = frozenset(field.name for field in fields(RequestHeaders))
 
+# Answers that a client has not read yet (bytes): the largest list of models, and some
+_MAX_UNREAD = 8 * 1024 * 1024
 _LENGTH = re.compile(rb"[0-9]{1,12}")
 
 _VERSIONS = ("1.1", "1.0")
@@ -55,6 +57,10 @@ TrustCheck = Callable[[asyncio.Transport], bool]
 
 class _StopError(Exception):
     """Ends the parser's run from within a callback."""
+
+
+class _FullError(_StopError):
+    """There is no room for another body."""
 
 
 class Listener:
@@ -73,6 +79,8 @@ class Listener:
         self.connections: set[Connection] = set()
         # Announced bytes of all bodies that are held now
         self.buffered = 0
+        # At least a few bodies of the largest size fit
+        self.max_buffered = max(config.max_buffered_bytes, 4 * config.max_body_bytes)
         self.draining = False
 
     def make_connection(self) -> Connection:
@@ -157,12 +165,15 @@ class Connection(asyncio.Protocol):
             self._listener.service.metrics.connections_refused += 1
             self.abort()
             return
+        if self._listener.local:
+            # nginx takes a list of many models at its own pace.
+            self._transport.set_write_buffer_limits(high=_MAX_UNREAD)
         self._listener.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._closing = True
-        self._forget_body()
+        self._make_room()
         self._listener.connections.discard(self)
 
     def pause_writing(self) -> None:
@@ -241,7 +252,7 @@ class Connection(asyncio.Protocol):
             raise _StopError  # http-parser, unlike llhttp, lets any number pass
         method = self._parser.get_method()
         body = b"".join(self._body)
-        self._forget_body()
+        self._body = []
         local = self._listener.local
         request = Request(method, self._target, self._headers, self._trusted, body, local)
         self._last = not self._parser.should_keep_alive()
@@ -271,11 +282,12 @@ class Connection(asyncio.Protocol):
             self._verdict = self._listener.is_trusted(self._transport)
         return self._verdict
 
-    def _reply(self, answer: Answer) -> None:
-        """Take the answer to the request under way, now or later."""
+    def _reply(self, answer: Answer) -> bool:
+        """Take the answer to the request under way, now or later; False: nobody waits for it."""
         if not self._busy or self._closing:
-            return
+            return False
         self._busy = False
+        self._make_room()
         self._idle = True
         self.deadline = self._now() + self._config.idle_timeout_seconds
         self._closing = self._last or answer.close or self._listener.draining
@@ -285,6 +297,7 @@ class Connection(asyncio.Protocol):
             self._write_out()
         elif self._closing:
             raise _StopError
+        return True
 
     def _write_out(self) -> None:
         if self._out:
@@ -302,12 +315,13 @@ class Connection(asyncio.Protocol):
         wanted = listener.local and listener.service.takes_body(self._target)
         if not wanted or self._body_length or not 0 < number <= self._config.max_body_bytes:
             raise _StopError
-        if listener.buffered + number > self._config.max_buffered_bytes:
-            raise _StopError
+        if listener.buffered + number > listener.max_buffered:
+            raise _FullError
         listener.buffered += number
         self._body_length = number
 
-    def _forget_body(self) -> None:
+    def _make_room(self) -> None:
+        """The body is judged: another one may take its place in memory."""
         self._listener.buffered -= self._body_length
         self._body_length = 0
         self._body = []
@@ -322,6 +336,8 @@ class Connection(asyncio.Protocol):
         elif self._busy:
             self.abort()
             return
-        answer = self._listener.service.refuse_unreadable()
-        self._out += (answer.head, b"Connection: close\r\n\r\n")
+        service = self._listener.service
+        full = isinstance(cause, _FullError)
+        answer = service.refuse_full() if full else service.refuse_unreadable()
+        self._out += (answer.head, b"Connection: close\r\n\r\n", answer.body)
         self._closing = True

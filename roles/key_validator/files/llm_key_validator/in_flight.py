@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-# Refused requests whose report is still to come. They are few and short; what is over this
-# number, oldest first, would get a second record at worst.
-_MAX_REFUSED = 10_000
+# Requests that one side has told of and the other has not yet. What is over this number is
+# forgotten, oldest first: a refusal would get a second record then, at worst.
+_MAX_ENDED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class InFlight:
         self._lease = lease_seconds
         self._admitted: dict[str, Admitted] = {}
         self._refused: OrderedDict[str, None] = OrderedDict()
+        self._over: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._admitted)
@@ -38,9 +39,7 @@ class InFlight:
 
     def refuse(self, request_id: str) -> None:
         """Remember a request whose refusal is recorded already."""
-        self._refused[request_id] = None
-        if len(self._refused) > _MAX_REFUSED:
-            self._refused.popitem(last=False)
+        _remember(self._refused, request_id)
 
     def end(self, request_id: str) -> Admitted | None:
         """Forget a request that is over; return what was known if it had been let through."""
@@ -50,9 +49,24 @@ class InFlight:
         """Tell, once, whether the request's refusal is recorded already."""
         return self._refused.pop(request_id, self) is None
 
+    def give_up(self, request_id: str) -> None:
+        """Remember a request that ended before it was let through: its client went away."""
+        _remember(self._over, request_id)
+
+    def was_given_up(self, request_id: str) -> bool:
+        """Tell, once, whether the request ended already."""
+        return self._over.pop(request_id, self) is None
+
     def sweep(self, now: float) -> None:
         """Forget what was let through so long ago that its report must be lost."""
-        for request_id, one in list(self._admitted.items()):
-            if now - one.since < self._lease:
-                break  # in the order of admission
-            del self._admitted[request_id]
+        while self._admitted:
+            oldest = next(iter(self._admitted))
+            if now - self._admitted[oldest].since < self._lease:
+                return
+            del self._admitted[oldest]
+
+
+def _remember(ids: OrderedDict[str, None], request_id: str) -> None:
+    ids[request_id] = None
+    if len(ids) > _MAX_ENDED:
+        ids.popitem(last=False)

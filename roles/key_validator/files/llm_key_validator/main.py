@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -71,6 +72,9 @@ def _read(source: str) -> str:
 
 
 def _serve(config_file: str) -> int:
+    # Until the service listens to them: their default is to end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     journal = Journal(_write_line, with_levels="JOURNAL_STREAM" in os.environ)
     try:
         config = load_config(_read(config_file))

@@ -14,7 +14,7 @@ _PREFIX = "llm_key_validator"
 # Every reason is there from the start: a counter that appears late hides its first step.
 _AUTHORIZATIONS = (
     *("ok", "body", "body_size", "prompt_size", "model", "limit", "rate", "day", "parallel"),
-    *("audit", "counters", "route", "tier", "context", "unknown"),
+    *("audit", "counters", "busy", "route", "tier", "context", "unknown"),
 )
 
 

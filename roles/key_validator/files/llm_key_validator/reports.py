@@ -17,6 +17,7 @@ from .audit.records import refusal_fields, response_fields
 from .authorize import Recorder
 from .decision import read_client
 from .in_flight import InFlight
+from .keys import is_key_id
 from .metrics import Metrics
 from .quotas import Quotas
 
@@ -41,6 +42,10 @@ class Report:
     status: int
     body_bytes: int
     duration_ns: int
+    # Whose key /validate had found; empty: nobody's
+    key_id: str
+    # Whether the LLM server was asked
+    forwarded: bool
 
 
 class Reports:
@@ -70,17 +75,19 @@ class Reports:
     def take(self, report: Report) -> None:
         """Record how one request ended."""
         admitted = self._in_flight.end(report.request_id)
-        if admitted is not None:
-            self._quotas.release(admitted.key_id, report.request_id)
-        elif self._in_flight.was_refused(report.request_id):
+        if report.key_id:
+            # Also of a request that was let through before this service started.
+            self._quotas.release(report.key_id, report.request_id)
+        if admitted is None and self._in_flight.was_refused(report.request_id):
             return
-        elif 400 <= report.status < 500:
+        if admitted is None and not report.forwarded and not 200 <= report.status < 400:
+            self._in_flight.give_up(report.request_id)
             self._record_refusal(report)
             return
         self._audit.append(
             response_fields(
                 request_id=report.request_id,
-                key_id=admitted and admitted.key_id,
+                key_id=report.key_id or None,
                 model=admitted and admitted.model,
                 status=report.status,
                 duration_ns=report.duration_ns,
@@ -89,11 +96,12 @@ class Reports:
         )
 
     def _record_refusal(self, report: Report) -> None:
-        """Record what nginx refused without asking: no such route, too large, too often."""
+        """Record what nginx refused itself, or could not ask about; or whose client went away."""
         reason = f"http_{report.status}"
         if not self._audit.refusals.admit(reason):
             return
         fields = refusal_fields(
+            key_id=report.key_id or None,
             reason=reason,
             status=report.status,
             request_id=report.request_id,
@@ -119,6 +127,8 @@ def parse_report(datagram: bytes) -> Report | None:
             status=int(raw["status"]),
             body_bytes=int(raw["bytes"]),
             duration_ns=int(float(raw["seconds"]) * 1e9),
+            key_id=raw["key"] if is_key_id(raw["key"]) else "",
+            forwarded=raw["forwarded"] == "1",
         )
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError):
         return None

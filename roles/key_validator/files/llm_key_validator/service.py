@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 from typing import Protocol as Interface
 
-from .answers import Answer, empty, with_body
+from .answers import Answer, empty, refusal, with_body
 from .decision import Decision, Reason, RequestHeaders, decide
 from .journal import Journal, Level, RefusalLog
 from .metrics import Metrics
@@ -36,7 +36,8 @@ class Request(NamedTuple):
     local: bool = False
 
 
-Reply = Callable[[Answer], None]
+# Takes the answer; False: nobody waits for it any more
+Reply = Callable[[Answer], bool]
 
 
 class Authorizes(Interface):
@@ -103,6 +104,12 @@ class Service:
             reply(empty(405, b"Allow: GET\r\n", close=True))
         else:
             reply(handler(request))
+
+    def refuse_full(self) -> Answer:
+        """Answer whose body has no room now."""
+        self.metrics.authorizations["busy"] += 1
+        message = "The gateway has too much to read now."
+        return refusal(503, message, "", b"Retry-After: 1\r\n")._replace(close=True)
 
     def refuse_unreadable(self) -> Answer:
         """Answer what broke a limit or HTTP itself, wherever it was meant for."""

@@ -151,7 +151,9 @@ class AuditLog:
             clock=clock,
         )
         self._stamp = Stamp()
+        # Of strangers, and of known keys: whoever floods the one does not hide the other.
         self.refusals = RefusalLimiter(settings.refusals_per_second)
+        self.key_refusals = RefusalLimiter(settings.refusals_per_second)
         # Whether a record has a chance now. While False, nothing touches the disk but tick.
         self.writable = False
 
@@ -233,18 +235,22 @@ class AuditLog:
     def tick(self) -> None:
         """Do what is due; call it once a second."""
         self.refusals.next_second()
+        self.key_refusals.next_second()
         if self._closed:
             return
         if self.writable:
-            for reason, count in self.refusals.take().items():
-                self._metrics.suppressed += count
-                self.append(suppressed_fields(reason, count))
+            self._record_suppressed()
         if self._file is None:
             self._retry()
         elif self._syncing:
             self._care_due = True
         else:
             self._take_care()
+
+    def _record_suppressed(self) -> None:
+        for reason, count in (self.refusals.take() + self.key_refusals.take()).items():
+            self._metrics.suppressed += count
+            self.append(suppressed_fields(reason, count))
 
     def rotate(self) -> None:
         """Go on in a new file, as soon as no fsync is under way."""

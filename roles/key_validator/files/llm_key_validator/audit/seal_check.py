@@ -107,7 +107,9 @@ class SealCheck:
             self._place.say(Level.UNCHECKED, text, sequence)
         if self._key_id is not None:
             text = f"sealed under a new key from here: {key_id} after {self._key_id}"
-            self._place.say(Level.INFO, text, sequence)
+            # Nothing shows how many seals of the old key there were: whoever takes the key away
+            # may have taken records, too. Only a head that was noted off the host can tell.
+            self._place.say(Level.UNCHECKED if self._keys else Level.INFO, text, sequence)
             self._epoch = 0
         self._key_id = key_id
 

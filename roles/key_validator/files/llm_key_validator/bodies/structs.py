@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 
 from .errors import BodyError
 
+# Longer ones belong into maps, which are not looked through; folding them takes its time.
+_LONGEST_KEY = 256
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Struct:
@@ -46,6 +49,8 @@ class Struct:
 
     def _check_unknown(self, value: Mapping[str, object]) -> None:
         for key in value.keys() - self.fields:
+            if len(key) > _LONGEST_KEY:
+                raise BodyError("The body has a key of more than 256 characters.")
             if key.casefold() in self.folded:
                 raise BodyError("The body has a key that differs from a known one only by case.")
 
