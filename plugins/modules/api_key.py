@@ -75,6 +75,7 @@ options:
       - SHA-256 fingerprint of the client certificate that this key only works with, in
         hexadecimal digits, with or without colons as C(openssl x509 -fingerprint -sha256) prints
         it. Empty text means that no certificate is needed.
+      - Until the gateway asks clients for certificates, such a key is refused.
     type: str
   endpoint_classes:
     description:

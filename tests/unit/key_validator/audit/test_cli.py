@@ -63,6 +63,18 @@ def test_verify_a_whole_log(run: Run, log: Path, first_key: str) -> None:
     assert "(not checked: no --first-key)" in run("verify", log)[1]
 
 
+def test_first_keys_from_a_folder(run: Run, log: Path, first_key: str, tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    status, _out, err = run("verify", "--first-key", folder, log)
+    assert status == 2
+    assert "holds no *.key" in err
+    Path(first_key).rename(folder / "a.key")
+    (folder / "b.key").write_text("ab" * 32 + "\n")
+    (folder / "head.json").write_text("{}")
+    assert run("verify", "--first-key", folder, log)[0] == 0
+
+
 def test_verify_a_broken_log(run: Run, log: Path) -> None:
     active = log / "audit.jsonl"
     active.write_bytes(active.read_bytes().replace(b"app1", b"app9", 1))

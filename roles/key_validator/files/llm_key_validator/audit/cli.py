@@ -149,8 +149,8 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=Path,
-        metavar="FILE",
-        help="check the seals with this key, too (may be given several times)",
+        metavar="FILE|FOLDER",
+        help="check the seals with this key, or with a folder's *.key (may be given several times)",
     )
     parser.add_argument(
         "--anchor", type=Path, metavar="FILE", help="the log must continue this output of head"
@@ -246,7 +246,7 @@ def _paths(options: Options) -> list[Path]:
 def _verify(options: Options) -> int:
     paths = _paths(options)
     anchor = _read_anchor(options.anchor) if options.anchor else None
-    keys = dict(_read_first_key(path) for path in options.first_key)
+    keys = dict(_read_first_key(path) for path in _first_key_files(options.first_key))
     findings = _Findings(as_json=options.json)
     with _ProgressLine(paths) as progress:
         wanted = Wanted(keys, anchor, options.from_start)
@@ -257,6 +257,17 @@ def _verify(options: Options) -> int:
         findings.end()
         print(_summary(result, seals_checked=bool(keys)))
     return {"whole": 0, "broken": _BROKEN}.get(result.verdict, _FAILED)
+
+
+def _first_key_files(paths: list[Path]) -> list[Path]:
+    """Return the files to read: a host that lost its key has had several, in one folder."""
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*.key")) if path.is_dir() else [path]
+        if not found:
+            raise UsageError(f"{printable(path)} holds no *.key")
+        files += found
+    return files
 
 
 def _read_first_key(path: Path) -> tuple[str, bytes]:
