@@ -34,6 +34,14 @@ def test_good_files_pass_in_silence() -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+WITH_UNKNOWN_TIER = json.dumps(
+    {
+        "config": {},
+        "registry": {"version": 1, "keys": [record(generate_key(), tier="gold")]},
+    }
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text", "named"),
     [
@@ -44,6 +52,7 @@ def test_good_files_pass_in_silence() -> None:
             '{"config": {}, "registry": {"version": 1, "keys": [{"id": "a"}]}}',
             "keys[0].sha256",
         ),
+        (["--check-input"], WITH_UNKNOWN_TIER, "keys[0].tier"),
         (["--check-config", "/nonexistent"], "", "cannot be read"),
     ],
 )

@@ -61,9 +61,9 @@ def _load_input(text: str) -> None:
     wanted = json.loads(text)
     config = load_config(json.dumps(wanted["config"]))
     registry = load_registry(json.dumps(wanted["registry"]))
-    for record in registry:
+    for index, record in enumerate(registry):
         if record.tier is not None and record.tier not in config.tiers:
-            raise RegistryError(f"keys: the tier of {record.id} is not among the tiers")
+            raise RegistryError(f"keys[{index}].tier: is not among the tiers")
 
 
 def _read(source: str) -> str:
