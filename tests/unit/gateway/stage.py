@@ -226,8 +226,11 @@ class Answer:
     times: list[float] = field(default_factory=list)
 
 
+GO_ON = {"X-Accel-Redirect": "@backend", "X-Key-Id": "app1"}
+
+
 class Stage:
-    """nginx, the two servers and the audit socket. ``key`` is the one that /validate takes."""
+    """nginx, the two servers and the audit socket. ``key`` is the one that the hop takes."""
 
     key = "k1"
 
@@ -261,7 +264,7 @@ class Stage:
 
     def reset(self) -> None:
         """Answer as a service that allows everything, and an LLM server that is content."""
-        self.hop_says: Answerer = lambda heard: Say(200, {"X-Accel-Redirect": "@backend"})
+        self.hop_says: Answerer = lambda heard: Say(200, GO_ON)
         self.llm_says: Answerer = lambda heard: Say(200, {"Content-Type": "text/plain"}, b"fine")
         for upstream in (getattr(self, "hop", None), getattr(self, "llm", None)):
             if upstream is not None:
@@ -288,6 +291,9 @@ class Stage:
             assert time.monotonic() < deadline, self.errors()
             time.sleep(0.05)
         time.sleep(0.2)
+
+    def validated(self) -> list[Heard]:
+        return [heard for heard in self.hop.heard if heard.target == "/validate"]
 
     def authorized(self) -> list[Heard]:
         return [heard for heard in self.hop.heard if heard.target == "/authorize"]
@@ -329,12 +335,12 @@ class Stage:
         return (self.folder / "error.log").read_text()
 
     def _as_hop(self, heard: Heard) -> Say:
+        if heard.headers.get("authorization") != [f"Bearer {self.key}"]:
+            return Say(401, {"X-Auth-Reason": "unknown"})
         if heard.target == "/authorize":
             return self.hop_says(heard)
         assert heard.target == "/validate"
-        if heard.headers.get("authorization") == [f"Bearer {self.key}"]:
-            return Say(204, {"X-Key-Id": "app1"})
-        return Say(401, {"X-Auth-Reason": "unknown"})
+        return Say(204, {"X-Key-Id": "app1"})
 
     def _as_llm(self, heard: Heard) -> Say:
         return self.llm_says(heard)

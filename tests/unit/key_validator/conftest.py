@@ -30,16 +30,23 @@ def registry_text(*records: dict[str, t.Any]) -> str:
     return json.dumps({"version": 1, "keys": list(records)})
 
 
-def headers(**changes: t.Any) -> RequestHeaders:
-    """What nginx sends for an ordinary request, with changes; single values may be bare."""
-    values: dict[str, t.Any] = {
+def gateway_request(**changes: bytes) -> bytes:
+    """The line in which nginx describes an ordinary request, with changes to its words."""
+    words = {
         "request_id": b"0123456789abcdef" * 2,
         "client_address": b"10.0.1.5",
         "endpoint_class": b"inference",
-        "original_method": b"POST",
-        "original_path": b"/api/chat",
-        **changes,
+        "method": b"POST",
+        "path": b"/api/chat",
     }
+    return b" ".join({**words, **changes}.values())
+
+
+def headers(**changes: t.Any) -> RequestHeaders:
+    """What nginx sends for an ordinary request, with changes; single values may be bare."""
+    words = ("request_id", "client_address", "endpoint_class", "method", "path")
+    line = gateway_request(**{name: changes.pop(name) for name in words if name in changes})
+    values: dict[str, t.Any] = {"gateway_request": line, **changes}
     return RequestHeaders(
         **{name: (value,) if isinstance(value, bytes) else value for name, value in values.items()}
     )

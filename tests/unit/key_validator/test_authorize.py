@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import typing as t
 from collections.abc import Callable
 
@@ -31,9 +32,10 @@ from llm_key_validator.routes import parse_routes
 from llm_key_validator.service import Request
 from llm_key_validator.tiers import parse_tiers
 
-from .conftest import NOW, headers, record, registry_text
+from .conftest import FILES, NOW, gateway_request, headers, record, registry_text
 
 REQUEST_ID = "0123456789abcdef" * 2
+OTHER_KEY = generate_key().encode()
 CHAT = b'{"model":"tiny","messages":[{"role":"user","content":"a secret thought"}]}'
 ROUTES = parse_routes(
     [
@@ -102,14 +104,14 @@ class Hop:
     """An authorizer with one key, and everything that it touches."""
 
     def __init__(self, quotas: t.Any = None, **fields: t.Any) -> None:
-        key = generate_key()
+        self.key = generate_key()
         self.audit = Recorder()
         self.log: list[str] = []
         self.now = NOW
         self.in_flight = InFlight(3600)
         self.quotas = quotas or MemoryQuotas(3600)
         self.metrics = Metrics()
-        self.source = Source(load_registry(registry_text(record(key, **fields))))
+        self.source = Source(load_registry(registry_text(record(self.key, **fields))))
         journal = Journal(self.log.append, with_levels=False)
         self.authorizer = Authorizer(
             self.source,
@@ -131,8 +133,9 @@ class Hop:
         return self.listening
 
     def ask(self, body: bytes = CHAT, method: bytes = b"POST", **changes: t.Any) -> Answer | None:
-        values = {"key_id": b"app1", "content_type": b"application/json", **changes}
-        values.setdefault("original_method", method)
+        credential = b"Bearer " + self.key.encode()
+        values = {"authorization": credential, "content_type": b"application/json", **changes}
+        values.setdefault("method", method)
         request = Request(method, b"/authorize", headers(**values), lambda: True, body, True)
         before = len(self.answers)
         self.authorizer.authorize(request, self.answered)
@@ -140,7 +143,7 @@ class Hop:
 
     def list_models(self, method: bytes = b"GET") -> Answer | None:
         return self.ask(
-            b"", method, original_path=b"/api/tags", endpoint_class=b"read", content_type=()
+            b"", method, path=b"/api/tags", endpoint_class=b"read", content_type=()
         )
 
 
@@ -158,7 +161,8 @@ def test_a_good_request_is_recorded_and_goes_on() -> None:
     hop = Hop()
     answer = hop.ask()
     assert answer == Answer(
-        b"HTTP/1.1 200 OK\r\nX-Accel-Redirect: @backend\r\nContent-Length: 0\r\n"
+        b"HTTP/1.1 200 OK\r\nX-Accel-Redirect: @backend\r\nX-Key-Id: app1\r\n"
+        b"Content-Length: 0\r\n"
     )
     (kept,) = hop.audit.records
     assert kept["event.action"] == "request"
@@ -204,13 +208,16 @@ def test_a_log_that_is_known_to_fail_is_not_tried() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected", "reason"),
     [
-        ({"key_id": b"app2"}, 401, "unknown"),
-        ({"key_id": ()}, 403, "context"),
-        ({"key_id": (b"app1", b"app1")}, 403, "context"),
-        ({"original_method": b"GET"}, 403, "context"),
+        ({"authorization": ()}, 401, "missing"),
+        ({"authorization": b"Bearer x"}, 401, "malformed"),
+        ({"authorization": b"Bearer " + OTHER_KEY}, 401, "unknown"),
+        ({"x_api_key": OTHER_KEY}, 401, "conflict"),
+        ({"limit_key": b"<Bearer x>"}, 401, "malformed"),
+        ({"gateway_request": ()}, 403, "context"),
+        ({"gateway_request": gateway_request(method=b"GET")}, 403, "context"),
         ({"request_id": b"short"}, 403, "context"),
-        ({"original_path": b"/api/pull"}, 404, "route"),
-        ({"original_path": b"/api/tags"}, 404, "route"),
+        ({"path": b"/api/pull"}, 404, "route"),
+        ({"path": b"/api/tags"}, 404, "route"),
         ({"content_type": b"text/plain"}, 400, "body"),
         ({"content_type": (b"application/json", b"application/json")}, 400, "body"),
         ({"body": b"{"}, 400, "body"),
@@ -238,7 +245,7 @@ def test_what_is_refused_and_why(changes: dict[str, t.Any], expected: int, reaso
         ({"tier": "gold"}, 403, "tier"),
     ],
 )
-def test_the_key_is_judged_again(fields: dict[str, t.Any], expected: int, reason: str) -> None:
+def test_the_key_is_judged(fields: dict[str, t.Any], expected: int, reason: str) -> None:
     hop = Hop(**fields)
     answer = hop.ask()
     assert status(answer) == expected
@@ -246,6 +253,29 @@ def test_the_key_is_judged_again(fields: dict[str, t.Any], expected: int, reason
     assert hop.audit.actions == ["refusal"]
     assert hop.audit.records[0]["event.reason"] == reason
     assert json.loads(answer.body)["error"]["request_id"] == REQUEST_ID  # type: ignore[union-attr]
+    assert b"X-Key-Id: app1\r\n" in answer.head  # type: ignore[union-attr]
+
+
+def test_a_stranger_is_refused_as_nginx_does_it() -> None:
+    """The words, the challenge, and not a byte of the body looked at."""
+    hop = Hop()
+    answer = hop.ask(b"{", authorization=b"Bearer " + OTHER_KEY)
+    assert message(answer) == "A valid API key is required."
+    assert b'WWW-Authenticate: Bearer realm="llm-gateway"\r\n' in answer.head  # type: ignore[union-attr]
+    assert b"X-Key-Id" not in answer.head  # type: ignore[union-attr]
+    (kept,) = hop.audit.records
+    assert (kept["event.action"], kept["event.reason"]) == ("refusal", "unknown")
+    assert "user.id" not in kept
+
+
+def test_nginx_and_the_service_refuse_in_the_same_words() -> None:
+    template = FILES.parents[1] / "gateway/templates/llm-gateway.conf.j2"
+    block = template.read_text().partition("map $llm_auth_reason $llm_auth_message {")[2]
+    said = dict(re.findall(r'^    (\w+) +"(.*)";$', block.partition("}")[0], re.MULTILINE))
+    assert said.pop("default") == authorize_module.MESSAGES[Reason.UNKNOWN]
+    ours = {reason.word: text for reason, text in authorize_module.MESSAGES.items()}
+    del ours["unknown"]
+    assert said == ours
 
 
 def test_a_limit_is_named_with_its_figure() -> None:
@@ -374,7 +404,7 @@ def test_a_key_with_all_models_gets_the_servers_own_list() -> None:
 
 def test_a_model_in_the_path_is_judged() -> None:
     def ask(path: bytes) -> int:
-        changes = {"original_path": path, "endpoint_class": b"read", "content_type": ()}
+        changes = {"path": path, "endpoint_class": b"read", "content_type": ()}
         return status(Hop(models=["tiny"]).ask(b"", b"GET", **changes))
 
     assert ask(b"/v1/models/tiny") == 200

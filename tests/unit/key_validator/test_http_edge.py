@@ -24,13 +24,10 @@ from llm_key_validator.metrics import Metrics
 from llm_key_validator.registry import Registry, load_registry
 from llm_key_validator.service import Reply, Request, Service
 
-from .conftest import NOW, record, registry_text
+from .conftest import NOW, gateway_request, record, registry_text
 
 KEY = generate_key()
-CONTEXT = (
-    "X-Request-Id: 0123456789abcdef0123456789abcdef\r\nX-Client-Address: 10.0.1.5\r\n"
-    "X-Endpoint-Class: inference\r\nX-Original-Method: POST\r\nX-Original-Path: /api/chat\r\n"
-)
+CONTEXT = f"X-Gateway-Request: {gateway_request().decode()}"
 CONFIG = Config(
     max_headers=16,
     max_header_bytes=4096,
@@ -145,7 +142,7 @@ def request(*lines: str, target: str = "/validate", method: str = "GET") -> byte
 
 
 def validate(*lines: str) -> bytes:
-    return request(*CONTEXT.split("\r\n")[:-1], *lines)
+    return request(CONTEXT, *lines)
 
 
 GOOD = validate(f"Authorization: Bearer {KEY}")
@@ -208,7 +205,7 @@ def test_bytes_slipped_into_a_request_never_allow_without_the_key(noise: bytes, 
         validate("Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
         validate("Content-Length: 0", "Content-Length: 7"),
         validate("Connection: upgrade", "Upgrade: h2c"),
-        validate(*(f"A{number}: b" for number in range(16))),
+        validate(*(f"A{number}: b" for number in range(15))),
         validate("Cookie: " + "a" * 4096),
         request(target="/" + "a" * 4096),
         b"GET /validate HTTP/1.1\r\nA: " + b"a" * 5000,
@@ -413,7 +410,7 @@ def test_a_client_that_reads_no_answers_is_dropped() -> None:
 
 def authorize(body: bytes, *lines: str, method: str = "POST") -> bytes:
     length = f"Content-Length: {len(body)}"
-    head = (*CONTEXT.split("\r\n")[:-1], length, "Content-Type: application/json", *lines)
+    head = (CONTEXT, length, "Content-Type: application/json", *lines)
     return request(*head, target="/authorize", method=method) + body
 
 

@@ -56,7 +56,7 @@ class Desk:
 
 def test_the_end_of_a_request() -> None:
     desk = Desk()
-    desk.in_flight.admit(ID, Admitted("app1", "tiny:latest", 0))
+    desk.in_flight.admit(ID, Admitted("tiny:latest", 0))
     desk.take(key="app1", forwarded="1")
     (kept,) = desk.audit.records
     assert kept == {

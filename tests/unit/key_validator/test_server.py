@@ -23,16 +23,10 @@ pytest.importorskip("uvloop")
 
 from llm_key_validator.server import Notifier, PeerCheck, inherited_sockets, trusted_uids
 
-from .conftest import FILES, record, registry_text
+from .conftest import FILES, gateway_request, record, registry_text
 
 KEY = generate_key()
-CONTEXT = {
-    "X-Request-Id": "0123456789abcdef0123456789abcdef",
-    "X-Client-Address": "10.0.1.5",
-    "X-Endpoint-Class": "inference",
-    "X-Original-Method": "POST",
-    "X-Original-Path": "/api/chat",
-}
+CONTEXT = {"X-Gateway-Request": gateway_request().decode()}
 CHAT_ROUTE = {
     "methods": ["POST"],
     "path": "/api/chat",
@@ -127,7 +121,8 @@ class Host:
 
     def authorize(self, body: str, **more: str) -> http.client.HTTPResponse:
         """What nginx asks the policy hop."""
-        headers = {**CONTEXT, "X-Key-Id": "app1", "Content-Type": "application/json", **more}
+        credential = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        headers = {**CONTEXT, **credential, **more}
         with contextlib.closing(UnixConnection(self.path)) as connection:
             connection.request("POST", "/authorize", body, headers)
             response = connection.getresponse()
@@ -365,7 +360,7 @@ def test_a_request_is_on_record_before_it_goes_on_and_when_it_is_over(host: Host
     assert request["event.action"] == "request"
     assert request["gen_ai.request.model"] == "tiny:latest"
     report = {
-        "id": CONTEXT["X-Request-Id"],
+        "id": CONTEXT["X-Gateway-Request"].split()[0],
         "key": "app1",
         "forwarded": "1",
         "client": "10.0.1.5",

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The policy hop: may this key do this, with this body? And its record, before anything happens.
 
-The order: who and where (again, from the registry in use), how often, what. Every request of a
-key that is good counts against its quotas, whatever its body turns out to be. The last step before
-a request goes on to the LLM server is its record; without one it is refused.
+The order: who and where, how often, what. Who is judged here whatever /validate has said: nginx
+asks it only to keep a stranger's large body from being read, and this is the word that counts.
+Every request of a key that is good counts against its quotas, whatever its body turns out to be.
+The last step before a request goes on to the LLM server is its record; without one it is refused.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from . import answers
+from .answers import Answer
 from .audit.log import RefusalLimiter
 from .audit.records import PromptDigest, PromptDigester, refusal_fields, request_fields
 from .bodies import BodyError, Reading, read_body
@@ -24,7 +26,7 @@ from .decision import (
     Reason,
     RefusalError,
     RequestHeaders,
-    judge_record,
+    identify,
     only,
     parse_context,
 )
@@ -97,22 +99,33 @@ class _Call:
     quota: bytes = b""
 
 
-_UNREADABLE = "The gateway cannot read this request."
-_MESSAGES = {
+# As nginx words them for what /validate refuses (roles/gateway, $llm_auth_message)
+MESSAGES = {
+    Reason.MISSING: "An API key is required: Authorization: Bearer, or X-API-Key.",
+    Reason.MALFORMED: "This is not an API key of this gateway.",
+    Reason.CONFLICT: "Two different API keys were sent.",
+    Reason.UNKNOWN: "A valid API key is required.",
     Reason.EXPIRED: "The API key has expired.",
     Reason.REVOKED: "The API key was revoked.",
     Reason.NOT_YET_VALID: "The API key is not valid yet.",
     Reason.NETWORK: "The API key may not be used from this address.",
     Reason.ENDPOINT_CLASS: "The API key may not use this endpoint.",
     Reason.CERTIFICATE: "The API key needs the client certificate that it is bound to.",
+    Reason.CONTEXT: "The request's headers cannot be read.",
 }
 _QUOTAS = {
     "rate": "Too many requests: the key's tier allows fewer a minute.",
     "day": "Too many requests: the key's tier allows no more today.",
     "parallel": "Too many requests at a time for the key's tier.",
 }
-# For nginx's own log; it goes no further
-_REASON = "X-Auth-Reason"
+_UNRECORDED = Refusal(
+    "audit", 503, "The gateway cannot record this request now.", (("Retry-After", "5"),)
+)
+_UNCOUNTED = Refusal(
+    "counters", 503, "The gateway cannot count this request now.", (("Retry-After", "5"),)
+)
+_NO_ROUTE = Refusal("route", 404, "No such endpoint here.")
+_NO_TIER = Refusal("tier", 403, "The API key's tier does not exist on this gateway.")
 _LIST_ANSWER = b"application/json; charset=utf-8"
 
 
@@ -153,16 +166,25 @@ class Authorizer:
     def authorize(self, request: Request, reply: Reply) -> None:
         """Judge a request with its body, and reply now or later."""
         try:
-            call = self._identify(request, reply)
-        except RefusalError as refusal:
-            unreadable = Refusal(refusal.reason.word, 403, _UNREADABLE)
-            self._refuse_unjudged(request, unreadable, None, reply)
-            return
-        if isinstance(call, tuple):
-            self._refuse_unjudged(request, *call, reply)
+            context = parse_context(request.headers)
+            if request.method.decode() != context.method:
+                raise RefusalError(Reason.CONTEXT)
+        except RefusalError as error:
+            # No record: nothing is known of it that a record could hold.
+            reason = error.reason
+            self._count(reason.word, None)
+            reply(_refusal_answer(Refusal(reason.word, 403, MESSAGES[reason]), "", None))
             return
         now = self._clock()
-        admission = self._quotas.admit(call.record.id, call.tier, call.context.request_id, now)
+        reason, record = identify(request.headers, context, self._source.registry, now)
+        if reason is not Reason.OK or record is None:
+            refusal = Refusal(reason.word, reason.status, MESSAGES[reason])
+            self._refuse_unjudged(context, refusal, record, reply)
+            return
+        call = self._call(request, context, record, reply)
+        if call is None:
+            return
+        admission = self._quotas.admit(record.id, call.tier, context.request_id, now)
         if isinstance(admission, Admission):
             self._judge(call, admission)
         else:
@@ -178,36 +200,25 @@ class Authorizer:
         reason = decision.reason
         self._record_refusal(context, decision.record, reason.word, reason.status)
 
-    def _identify(self, request: Request, reply: Reply) -> _Call | tuple[Refusal, KeyRecord | None]:
-        """Return who asks for what, or why not. Raises RefusalError for what nginx never sends."""
-        headers = request.headers
-        context = parse_context(headers)
-        if request.method.decode() != context.method:
-            raise RefusalError(Reason.CONTEXT)
-        registry = self._source.registry
-        record = registry.find_id(only(headers.key_id).decode()) if registry is not None else None
-        if record is None:
-            return Refusal(Reason.UNKNOWN.word, 401, "A valid API key is required."), None
-        reason = judge_record(record, context, self._clock())
-        if reason is not Reason.OK:
-            return Refusal(reason.word, reason.status, _MESSAGES[reason]), record
+    def _call(
+        self, request: Request, context: Context, record: KeyRecord, reply: Reply
+    ) -> _Call | None:
+        """Return what is asked for; None when it was refused."""
+        refusal = _NO_ROUTE
         route = self._rules.routes.find(context.method, context.path)
-        if route is None or route.endpoint_class != context.endpoint_class:
-            return Refusal("route", 404, "No such endpoint here."), record
-        tier = self._rules.tiers.get(record.tier or self._rules.default_tier)
-        if tier is None:
-            return Refusal(
-                "tier", 403, "The API key's tier does not exist on this gateway."
-            ), record
-        return _Call(request, context, record, route, tier, reply)
+        if route is not None and route.endpoint_class == context.endpoint_class:
+            tier = self._rules.tiers.get(record.tier or self._rules.default_tier)
+            if tier is not None:
+                return _Call(request, context, record, route, tier, reply)
+            refusal = _NO_TIER
+        self._refuse_unjudged(context, refusal, record, reply)
+        return None
 
     async def _judge_later(self, call: _Call, waiting: Awaitable[Admission]) -> None:
         try:
             admission = await waiting
         except QuotaStoreError:
-            self._refuse(
-                call, _unavailable("counters", "The gateway cannot count this request now.")
-            )
+            self._refuse(call, _UNCOUNTED)
         else:
             self._judge(call, admission)
 
@@ -218,7 +229,7 @@ class Authorizer:
             return
         refusal = judge_size(call.tier, len(call.request.body)) or self._read(call)
         if refusal is None and not self._audit.writable:
-            refusal = _unavailable("audit", "The gateway cannot record this request now.")
+            refusal = _UNRECORDED
         if refusal is not None:
             self._release(call)
             self._refuse(call, refusal)
@@ -253,7 +264,7 @@ class Authorizer:
         assert reading is not None  # noqa: S101 - _judge comes here only after _read
         model = reading.models[0] if reading.models else None
         request_id = call.context.request_id
-        self._in_flight.admit(request_id, Admitted(call.record.id, model, self._clock()))
+        self._in_flight.admit(request_id, Admitted(model, self._clock()))
 
         def recorded(written: bool) -> None:
             if written:
@@ -261,7 +272,7 @@ class Authorizer:
                 return
             self._in_flight.end(request_id)
             self._release(call)
-            self._refuse(call, _unavailable("audit", "The gateway cannot record this request now."))
+            self._refuse(call, _UNRECORDED)
 
         fields = self._request_fields(call, reading, model)
         # It may wait for its record: not with a body and a prompt of megabytes in memory.
@@ -295,8 +306,9 @@ class Authorizer:
         if call.route.models == "list" and call.record.models:
             self._start(self._list_models(call))
             return
-        headers = b"X-Accel-Redirect: @backend\r\n" + call.quota
-        if call.reply(answers.empty(200, headers)) is False:
+        headers = b"X-Accel-Redirect: @backend\r\nX-Key-Id: %b\r\n%b"
+        answer = answers.empty(200, headers % (call.record.id.encode(), call.quota))
+        if call.reply(answer) is False:
             self._in_flight.end(call.context.request_id)
             self._release(call)
 
@@ -314,32 +326,20 @@ class Authorizer:
 
     def _refuse(self, call: _Call, refusal: Refusal) -> None:
         """Refuse a request of a known key."""
-        extra = (*refusal.headers, (_REASON, refusal.reason))
-        headers = call.quota + b"".join(b"%b: %b\r\n" % one for one in _encoded(extra))
-        self._count(refusal.reason, call.record.id)
         models = call.reading.models if call.reading is not None else ()
-        model = models[0] if models else None
-        self._record_refusal(call.context, call.record, refusal.reason, refusal.status, model)
-        request_id = call.context.request_id
-        call.reply(answers.refusal(refusal.status, refusal.message, request_id, headers))
+        self._count(refusal.reason, call.record.id)
+        self._record_refusal(
+            call.context, call.record, refusal.reason, refusal.status, models[0] if models else None
+        )
+        call.reply(_refusal_answer(refusal, call.context.request_id, call.record, call.quota))
 
     def _refuse_unjudged(
-        self, request: Request, refusal: Refusal, record: KeyRecord | None, reply: Reply
+        self, context: Context, refusal: Refusal, record: KeyRecord | None, reply: Reply
     ) -> None:
-        """Refuse a request that is nobody's, not for here, or whose key just stopped being good."""
+        """Refuse a request that is nobody's, or not for here, before anything is counted."""
         self._count(refusal.reason, record.id if record is not None else None)
-        request_id = ""
-        try:
-            context = parse_context(request.headers)
-        except RefusalError:
-            pass
-        else:
-            request_id = context.request_id
-            self._record_refusal(context, record, refusal.reason, refusal.status)
-        headers = b"%b: %b\r\n" % (_REASON.encode(), refusal.reason.encode())
-        if refusal.status == 401:
-            headers += b'WWW-Authenticate: Bearer realm="llm-gateway"\r\n'
-        reply(answers.refusal(refusal.status, refusal.message, request_id, headers))
+        self._record_refusal(context, record, refusal.reason, refusal.status)
+        reply(_refusal_answer(refusal, context.request_id, record))
 
     def _count(self, reason: str, key_id: str | None) -> None:
         self._metrics.authorizations[reason] += 1
@@ -386,12 +386,17 @@ class Authorizer:
             self._journal.say(Level.ERROR, "internal_error", kind=kind)
 
 
-def _encoded(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode(), value.encode()) for name, value in headers]
-
-
-def _unavailable(reason: str, message: str) -> Refusal:
-    return Refusal(reason, 503, message, (("Retry-After", "5"),))
+def _refusal_answer(
+    refusal: Refusal, request_id: str, record: KeyRecord | None, quota: bytes = b""
+) -> Answer:
+    """Return the answer that says no; nginx keeps the reason and the key's id to itself."""
+    named = [*refusal.headers, ("X-Auth-Reason", refusal.reason)]
+    if record is not None:
+        named.append(("X-Key-Id", record.id))
+    if refusal.status == 401:
+        named.append(("WWW-Authenticate", 'Bearer realm="llm-gateway"'))
+    headers = "".join(f"{name}: {value}\r\n" for name, value in named).encode()
+    return answers.refusal(refusal.status, refusal.message, request_id, quota + headers)
 
 
 def _quota_refusal(admission: Admission) -> Refusal:

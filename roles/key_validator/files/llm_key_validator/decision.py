@@ -16,14 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from .keys import ENDPOINT_CLASSES, Address, KeyRecord, is_well_formed
 from .registry import Registry
 
+# What nginx says of a request: its id; then client address, endpoint class, method and path
 _REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
-_METHOD = re.compile(rb"[A-Z]{1,20}")
-_PATH = re.compile(rb"/[\x21-\x7e]{0,8191}")
+_ID_LENGTH = 32
+_PLACE = re.compile(rb" ([0-9A-Fa-f.:]{2,45}) ([a-z]{1,20}) ([A-Z]{1,20}) (/[\x21-\x7e]{0,8191})")
 # RFC 9110, 11.4: a scheme, spaces, and what we read as one token. Any second word is no key.
 _BEARER = re.compile(rb"bearer +([^ \t]+)", re.IGNORECASE)
 _PEM = re.compile(rb"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
@@ -54,8 +56,7 @@ class Reason(Enum):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A verdict. The record is there as soon as the key is one of ours, allowed or not."""
 
     reason: Reason
@@ -73,30 +74,25 @@ class RequestHeaders:
 
     authorization: Sequence[bytes] = ()
     x_api_key: Sequence[bytes] = ()
-    # The ones that nginx sets, and overwrites if a client sent them
-    request_id: Sequence[bytes] = ()
-    client_address: Sequence[bytes] = ()
-    endpoint_class: Sequence[bytes] = ()
-    original_method: Sequence[bytes] = ()
-    original_path: Sequence[bytes] = ()
+    # The ones that nginx sets, and overwrites if a client sent them. First the request as nginx
+    # sees it, in one line: id, client address, endpoint class, method, path
+    gateway_request: Sequence[bytes] = ()
     # What nginx counted the request under, in angle brackets: it may be empty or end in a space
     limit_key: Sequence[bytes] = ()
     # The client's certificate, if nginx verified one: percent-encoded PEM
     client_certificate: Sequence[bytes] = ()
-    # Only to the policy hop: whose key /validate found, and what the body is
-    key_id: Sequence[bytes] = ()
+    # What the body is, as the client says
     content_type: Sequence[bytes] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """The request as nginx describes it, checked."""
+class Context(NamedTuple):
+    """The request as nginx describes it, checked. A plain tuple: one is made for each."""
 
+    request_id: str
     client: Address
     # The same as text, for records
     client_ip: str
     endpoint_class: str
-    request_id: str
     method: str
     path: str
     # SHA-256 of the client's certificate (DER), lower-case hex
@@ -112,12 +108,22 @@ class RefusalError(Exception):
 
 
 def decide(headers: RequestHeaders, registry: Registry | None, now: float) -> Decision:
-    """Judge one request at ``now`` (seconds since the epoch).
+    """Judge who sends a request at ``now`` (seconds since the epoch), without its body.
 
     Without a registry nobody is known. Never raises for anything a client can send.
     """
     try:
         context = parse_context(headers)
+    except RefusalError as refusal:
+        return _REFUSED[refusal.reason]
+    return identify(headers, context, registry, now)
+
+
+def identify(
+    headers: RequestHeaders, context: Context, registry: Registry | None, now: float
+) -> Decision:
+    """Judge who sends the request that ``context`` describes. Never raises either."""
+    try:
         key = read_credential(headers)
         check_limit_key(headers, key)
     except RefusalError as refusal:
@@ -153,25 +159,28 @@ def _judge_place(record: KeyRecord, context: Context) -> Reason:
 
 def parse_context(headers: RequestHeaders) -> Context:
     """Return what nginx says about the request; refuse when any of it is missing or odd."""
-    request_id = only(headers.request_id)
-    method = only(headers.original_method)
-    path = only(headers.original_path)
-    if (
-        _REQUEST_ID.fullmatch(request_id) is None
-        or _METHOD.fullmatch(method) is None
-        or _PATH.fullmatch(path) is None
-    ):
-        raise RefusalError(Reason.CONTEXT)
-    client = read_client(only(headers.client_address))
-    endpoint_class = _CLASSES.get(only(headers.endpoint_class))
-    if client is None or endpoint_class is None:
+    line = only(headers.gateway_request)
+    request_id = line[:_ID_LENGTH]
+    place = _read_place(line[_ID_LENGTH:])
+    if place is None or _REQUEST_ID.fullmatch(request_id) is None:
         raise RefusalError(Reason.CONTEXT)
     certificate = None
     if headers.client_certificate and headers.client_certificate != (b"",):
         certificate = certificate_sha256(only(headers.client_certificate))
-    return Context(
-        *client, endpoint_class, request_id.decode(), method.decode(), path.decode(), certificate
-    )
+    return Context(request_id.decode(), *place, certificate)
+
+
+@lru_cache(maxsize=512)
+def _read_place(text: bytes) -> tuple[Address, str, str, str, str] | None:
+    """Return client (twice), class, method and path; None when they are not what nginx writes."""
+    match = _PLACE.fullmatch(text)
+    if match is None:
+        return None
+    client = read_client(match[1])
+    endpoint_class = _CLASSES.get(match[2])
+    if client is None or endpoint_class is None:
+        return None
+    return *client, endpoint_class, match[3].decode(), match[4].decode()
 
 
 def only(values: Sequence[bytes]) -> bytes:

@@ -32,17 +32,14 @@ MAX_PIPELINED = 16
 _SLOTS = {
     b"Authorization": "authorization",
     b"X-Api-Key": "x_api_key",
-    b"X-Request-Id": "request_id",
-    b"X-Client-Address": "client_address",
-    b"X-Endpoint-Class": "endpoint_class",
-    b"X-Original-Method": "original_method",
-    b"X-Original-Path": "original_path",
+    b"X-Gateway-Request": "gateway_request",
     b"X-Limit-Key": "limit_key",
-    b"X-Key-Id": "key_id",
     b"X-Client-Certificate": "client_certificate",
     b"Content-Type": "content_type",
     b"Content-Length": "content_length",
     b"Transfer-Encoding": "transfer_encoding",
+    # Of no interest, and in every request
+    b"Host": "",
 }
 _KEPT = frozenset(field.name for field in fields(RequestHeaders))
 
@@ -224,12 +221,17 @@ class Connection(asyncio.Protocol):
         config, lines = self._config, self._lines
         if len(lines) > config.max_headers:
             raise _StopError
-        if sum(map(len, itertools.chain(*lines)), len(self._target)) > config.max_header_bytes:
+        # One read that is within the limit needs no look at its parts.
+        if (self._pipelined or self._received > config.max_header_bytes) and (
+            sum(map(len, itertools.chain(*lines)), len(self._target)) > config.max_header_bytes
+        ):
             raise _StopError
         found: dict[str, tuple[bytes, ...]] = {}
         for name, value in lines:
-            # nginx writes its own as they stand here; a client's may come in any case.
-            slot = _SLOTS.get(name) or _SLOTS.get(name.title(), "")
+            slot = _SLOTS.get(name)
+            if slot is None:
+                # nginx writes its own as they stand here; a client's may come in any case.
+                slot = _SLOTS.get(name.title(), "")
             if slot in _KEPT:
                 found[slot] = (*found[slot], value) if slot in found else (value,)
             elif slot == "content_length":

@@ -4,18 +4,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Requests that one side has told of and the other has not yet. What is over this number is
 # forgotten, oldest first: a refusal would get a second record then, at worst.
 _MAX_ENDED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """What is known of a request that was let through."""
 
-    key_id: str
     model: str | None
     # Seconds of the service's clock
     since: float

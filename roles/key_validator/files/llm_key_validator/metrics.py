@@ -14,7 +14,8 @@ _PREFIX = "llm_key_validator"
 # Every reason is there from the start: a counter that appears late hides its first step.
 _AUTHORIZATIONS = (
     *("ok", "body", "body_size", "prompt_size", "model", "limit", "rate", "day", "parallel"),
-    *("audit", "counters", "busy", "route", "tier", "context", "unknown"),
+    *("audit", "counters", "busy", "route", "tier"),
+    *(reason.word for reason in Reason if reason is not Reason.OK),
 )
 
 

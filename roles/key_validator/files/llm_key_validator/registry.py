@@ -64,10 +64,6 @@ class Registry:
             return None
         return record
 
-    def find_id(self, key_id: str) -> KeyRecord | None:
-        """Return the record with this id."""
-        return self._by_id.get(key_id)
-
 
 def load_registry(text: str) -> Registry:
     """Return the registry in ``text``. Raises RegistryError."""
