@@ -35,6 +35,8 @@ KEY_PREFIX = "llmk_"
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 RANDOM_LENGTH = 40
 CHECKSUM_LENGTH = 6  # 62**6 > 2**32: every CRC-32 fits
+# All pairs of digits, in order: a checksum is three of them.
+_PAIRS = tuple(first + second for first in BASE62 for second in BASE62)
 _BODY_LENGTH = len(KEY_PREFIX) + RANDOM_LENGTH
 KEY_LENGTH = _BODY_LENGTH + CHECKSUM_LENGTH
 
@@ -115,12 +117,9 @@ def generate_key() -> str:
 
 def checksum(body: str) -> str:
     """Return six base62 digits of CRC-32 over ``body``, most significant first."""
-    number = zlib.crc32(body.encode("ascii"))
-    digits = []
-    for _place in range(CHECKSUM_LENGTH):
-        number, rest = divmod(number, 62)
-        digits.append(BASE62[rest])
-    return "".join(reversed(digits))
+    rest, last = divmod(zlib.crc32(body.encode("ascii")), len(_PAIRS))
+    first, middle = divmod(rest, len(_PAIRS))
+    return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]
 
 
 def is_well_formed(key: bytes) -> bool:

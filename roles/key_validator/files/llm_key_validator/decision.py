@@ -227,6 +227,8 @@ def read_credential(headers: RequestHeaders) -> bytes:
     Two different ones are refused, wherever they stand: which of them counts would be for
     this service and the one behind it to disagree about.
     """
+    if not headers.x_api_key and len(headers.authorization) == 1:
+        return _bearer_token(headers.authorization[0])
     if not headers.authorization and not headers.x_api_key:
         raise RefusalError(Reason.MISSING)
     found = {_bearer_token(value) for value in headers.authorization}

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How requests ended: nginx's reports, and the response records made of them.
 
-nginx tells how each request ended in a datagram (``access_log syslog:``): one JSON object after
-a syslog header (RFC 3164). A datagram can be lost, so nothing that must not be lost depends on
-one: the request's record is in the audit log before the LLM server sees the request.
+nginx tells how each request ended in a datagram (``access_log syslog:``): a line of words after a
+syslog header (RFC 3164), ``REQUEST_ID STATUS BYTES SECONDS FORWARDED KEY_ID CLIENT METHOD PATH``,
+where FORWARDED (``1``), KEY_ID and METHOD may be empty and PATH is escaped as in JSON. A datagram
+can be lost, so nothing that must not be lost depends on one: the request's record is in the audit
+log before the LLM server sees the request.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .audit.records import refusal_fields, response_fields
 from .authorize import Recorder
@@ -24,28 +26,42 @@ from .quotas import Quotas
 # Datagrams taken in one go before other work has its turn
 _AT_A_TIME = 64
 _MAX_DATAGRAM = 65536
-_REQUEST_ID = re.compile(r"[0-9a-f]{32}")
-_METHOD = re.compile(r"[A-Z]{1,20}")
+_TAG = b" llm: "
+_WORDS = 9
+_REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
+_METHOD = re.compile(rb"[A-Z]{1,20}")
 _SHOWN_PATH = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How a request ended, as nginx tells it."""
+class Report(NamedTuple):
+    """How a request ended, as nginx tells it. A plain tuple: one is made for each."""
 
     request_id: str
-    client: str
-    # Empty when nginx could not read the request
-    method: str
-    # Without the query, which may hold anything; at most 256 characters
-    path: str
     status: int
     body_bytes: int
     duration_ns: int
-    # Whose key /validate had found; empty: nobody's
-    key_id: str
     # Whether the LLM server was asked
     forwarded: bool
+    # Whose key it is; empty: nobody's
+    key_id: str
+    client: str
+    # As they came: seldom needed
+    raw_method: bytes
+    raw_path: bytes
+
+    @property
+    def method(self) -> str | None:
+        """Return the method; None when nginx could not read the request."""
+        return self.raw_method.decode() if _METHOD.fullmatch(self.raw_method) else None
+
+    @property
+    def path(self) -> str | None:
+        """Return at most 256 characters, without the query, which may hold anything."""
+        text = self.raw_path.partition(b"?")[0].decode("utf-8", "replace")
+        try:
+            return str(json.loads(f'"{text}"'))[:_SHOWN_PATH] or None
+        except ValueError:
+            return None
 
 
 class Reports:
@@ -106,42 +122,33 @@ class Reports:
             status=report.status,
             request_id=report.request_id,
             client_ip=report.client,
-            method=report.method or None,
-            path=report.path or None,
+            method=report.method,
+            path=report.path,
         )
         self._audit.append(fields)
 
 
 def parse_report(datagram: bytes) -> Report | None:
     """Return what nginx's datagram says; None if it is none of ours."""
-    start = datagram.find(b"{")
-    if start < 0:
+    words = datagram.partition(_TAG)[2].split(b" ", _WORDS - 1)
+    if len(words) != _WORDS or _REQUEST_ID.fullmatch(words[0]) is None:
+        return None
+    request_id, status, size, seconds, forwarded, key_id, client, method, path = words
+    address = read_client(client)
+    key = key_id.decode("ascii", "replace")
+    if address is None:
         return None
     try:
-        raw = json.loads(datagram[start:].decode("utf-8", "replace"))
         return Report(
-            request_id=_request_id(raw["id"]),
-            client=_address(raw["client"]),
-            method=raw["method"] if _METHOD.fullmatch(raw["method"]) else "",
-            path=raw["path"].partition("?")[0][:_SHOWN_PATH],
-            status=int(raw["status"]),
-            body_bytes=int(raw["bytes"]),
-            duration_ns=int(float(raw["seconds"]) * 1e9),
-            key_id=raw["key"] if is_key_id(raw["key"]) else "",
-            forwarded=raw["forwarded"] == "1",
+            request_id.decode(),
+            int(status),
+            int(size),
+            int(float(seconds) * 1e9),
+            forwarded == b"1",
+            key if is_key_id(key) else "",
+            address[1],
+            method,
+            path,
         )
-    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError):
+    except (OverflowError, ValueError):
         return None
-
-
-def _request_id(text: str) -> str:
-    if _REQUEST_ID.fullmatch(text) is None:
-        raise ValueError("no request id")
-    return text
-
-
-def _address(text: str) -> str:
-    client = read_client(text.encode())
-    if client is None:
-        raise ValueError("no address")
-    return client[1]

@@ -11,15 +11,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import BodyError
 
-_OUTPUT_TOKENS = frozenset(
-    {"max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict"}
-)
-_CONTEXT_TOKENS = frozenset({"num_ctx"})
-_CHOICES = frozenset({"n", "best_of"})
+# Every name of a figure; the first ones also count in `options`
+_TOKENS = {
+    "max_tokens": "output_tokens",
+    "max_completion_tokens": "output_tokens",
+    "max_output_tokens": "output_tokens",
+    "num_predict": "output_tokens",
+    "num_ctx": "context_tokens",
+}
+_FIGURES = {**_TOKENS, "n": "choices", "best_of": "choices"}
 # What carries an image or a sound; each becomes one of api.Message's images in Ollama.
 _IMAGE_PARTS = ("image_url", "input_image", "image", "input_audio")
 
@@ -35,8 +39,7 @@ _MOST_SECONDS = 2**63 / 1e9
 _MOST = 2.0**63
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What the request asks for; None is not said, unlimited is math.inf.
 
     `messages` counts the entries of a conversation, `images` those of the whole request.
@@ -45,7 +48,7 @@ class Asked:
     output_tokens: float | None = None
     context_tokens: float | None = None
     keep_alive_seconds: float | None = None
-    choices: int | None = None
+    choices: float | None = None
     messages: int = 0
     images: int = 0
 
@@ -58,50 +61,50 @@ def read_asked(request: Mapping[str, object], conversation: str) -> Asked:
 
     Raises BodyError for a member of the wrong type.
     """
+    most: dict[str, float] = {}
+    _note_figures(most, request, _FIGURES)
     options = request.get("options")
-    if options is not None and not isinstance(options, dict):
+    if isinstance(options, dict):
+        _note_figures(most, options, _TOKENS)
+    elif options is not None:
         raise BodyError("`options` must be an object.")
-    sources = (request, options) if options else (request,)
     messages = _messages(request, conversation)
     return Asked(
-        output_tokens=_tokens(sources, _OUTPUT_TOKENS),
-        context_tokens=_tokens(sources, _CONTEXT_TOKENS),
+        output_tokens=most.get("output_tokens"),
+        context_tokens=most.get("context_tokens"),
         keep_alive_seconds=_keep_alive(request.get("keep_alive")),
-        choices=_choices(request),
+        choices=most.get("choices"),
         messages=len(messages),
         images=_own_images(request) + sum(map(_images, messages)),
     )
 
 
-def _said(source: Mapping[str, object], names: frozenset[str]) -> list[tuple[str, object]]:
-    if names.isdisjoint(source):
-        return []
-    return [(name, source[name]) for name in sorted(names) if source.get(name) is not None]
+def _note_figures(
+    most: dict[str, float], source: Mapping[str, object], figures: Mapping[str, str]
+) -> None:
+    """Raise each figure in ``most`` to what ``source`` says of it."""
+    for name, value in source.items():
+        figure = figures.get(name)
+        if figure is not None and value is not None:
+            number = _choices(name, value) if figure == "choices" else _tokens(name, value)
+            most[figure] = max(number, most.get(figure, number))
 
 
-def _tokens(sources: tuple[Mapping[str, object], ...], names: frozenset[str]) -> float | None:
-    """Return the largest number of tokens; none and less than none are unlimited.
+def _tokens(name: str, value: object) -> float:
+    """Return a number of tokens; none and less than none are unlimited.
 
     A negative one is so in Ollama; 0 is in its MLX engine, and in others.
     """
-    most: float | None = None
-    for source in sources:
-        for name, value in _said(source, names):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise BodyError(f"`{name}` must be a number.")
-            # A fraction is cut off in Go, and what overflows there may turn out negative.
-            tokens = math.inf if value < 1 or float(value) >= _MOST else math.floor(value)
-            most = tokens if most is None else max(most, tokens)
-    return most
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BodyError(f"`{name}` must be a number.")
+    # A fraction is cut off in Go, and what overflows there may turn out negative.
+    return math.inf if value < 1 or float(value) >= _MOST else math.floor(value)
 
 
-def _choices(request: Mapping[str, object]) -> int | None:
-    most: int | None = None
-    for name, value in _said(request, _CHOICES):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise BodyError(f"`{name}` must be an integer above zero.")
-        most = value if most is None else max(most, value)
-    return most
+def _choices(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BodyError(f"`{name}` must be an integer above zero.")
+    return value
 
 
 def _keep_alive(value: object) -> float | None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .structs import OPTIONS
 
@@ -52,11 +52,13 @@ _LONGEST_PLAIN = 128
 _MOST_PLAIN = 64
 _TEXT_PARTS = ("text", "input_text", "output_text", "message")
 
-_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+# No circles: the value comes from a text.
+_encode = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":")
+).encode
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(NamedTuple):
     """The canonical form, which form it is ("text" or "json"), and its length in code points."""
 
     text: str
@@ -90,10 +92,10 @@ def _is_plain(value: object, levels: int = 2) -> bool:
     """Two levels, for `stop` in `options` is a list."""
     if isinstance(value, str):
         return len(value) <= _LONGEST_PLAIN
+    if not isinstance(value, (dict, list)):
+        return True
     if isinstance(value, dict):
         value = [*value, *value.values()]
-    if not isinstance(value, list):
-        return True
     return (
         bool(levels)
         and len(value) <= _MOST_PLAIN

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from . import structs
 from .asked import NOTHING, Asked, read_asked
@@ -26,8 +27,7 @@ _JSON_TYPE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a body says: canonical names of every model in it, the operation ("" for none)."""
 
     models: tuple[str, ...]
