@@ -92,10 +92,12 @@ def _reloading(row: Row) -> dict[str, float]:
     """Change the registry's file and ask until the service has loaded it."""
     validator = row.validator
     assert validator is not None
+    # Beforehand: while this process writes so much, its own probe would wait for it.
+    validator.prepare_key()
     probe = Probe(row)
     probe.start()
     start = time.monotonic()
-    validator.add_key()
+    validator.publish_keys()
     while validator.loaded_keys() != validator.keys:
         if time.monotonic() > start + _PATIENCE:
             probe.end()

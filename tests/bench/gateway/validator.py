@@ -88,15 +88,21 @@ class Validator:
         """How many keys the registry's file has."""
         return len(self._records)
 
-    def add_key(self) -> None:
-        """Add one key to the registry's file, which the service will find changed."""
+    def prepare_key(self) -> None:
+        """Write a registry with one more key beside the one in use."""
         self._records.insert(0, _record(self.keys + 1))
-        self.write_keys()
+        put(self._folder / "keys.json.new", self._text())
+
+    def publish_keys(self) -> None:
+        """Put the prepared registry in its place, where the service will find it changed."""
+        (self._folder / "keys.json.new").rename(self._folder / "keys.json")
 
     def write_keys(self) -> None:
         """Write the registry's file as the role does."""
-        text = json.dumps({"version": 1, "keys": self._records}, indent=1)
-        put(self._folder / "keys.json", text + "\n")
+        put(self._folder / "keys.json", self._text())
+
+    def _text(self) -> str:
+        return json.dumps({"version": 1, "keys": self._records}, indent=1) + "\n"
 
     def loaded_keys(self) -> int:
         """How many keys the service says that it has."""

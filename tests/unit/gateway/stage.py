@@ -181,18 +181,21 @@ class Upstream:
         self._server.server_close()
 
 
+REPORT = ("id", "status", "bytes", "seconds", "forwarded", "key", "client", "method", "path")
+
+
 class Audit:
     """The datagram socket that nginx reports to. It is read at once, for the kernel keeps few."""
 
     def __init__(self, path: str) -> None:
-        self.reports: list[dict[str, t.Any]] = []
+        self.reports: list[dict[str, str]] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(path)
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
-    def wait_for(self, request_id: str) -> dict[str, t.Any]:
-        """Return the report of this request."""
+    def wait_for(self, request_id: str) -> dict[str, str]:
+        """Return the report of this request, word by word."""
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             for report in self.reports:
@@ -210,9 +213,8 @@ class Audit:
     def _read(self) -> None:
         while text := self._socket.recv(65536).decode(errors="replace"):
             assert text.startswith("<190>"), text
-            report = json.loads(text[text.index(" llm: ") + 6 :])
-            # As text, for 000 is no number in JSON.
-            self.reports.append({**report, "status": int(report["status"])})
+            words = text.partition(" llm: ")[2].split(" ", len(REPORT) - 1)
+            self.reports.append(dict(zip(REPORT, words, strict=True)))
 
 
 @dataclass
@@ -327,9 +329,15 @@ class Stage:
         got = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, got, b"".join(pieces), [at - times[0] for at in times])
 
-    def reported(self, answer: Answer) -> dict[str, t.Any]:
+    def reported(self, answer: Answer) -> dict[str, str]:
         """The audit report of an answered request."""
         return self.audit.wait_for(answer.headers["x-request-id"])
+
+    def logged(self, answer: Answer) -> dict[str, t.Any]:
+        """The line of an answered request in the access log."""
+        self.reported(answer)
+        lines = map(json.loads, (self.folder / "access.log").read_text().splitlines())
+        return next(one for one in lines if one["request_id"] == answer.headers["x-request-id"])
 
     def errors(self) -> str:
         return (self.folder / "error.log").read_text()

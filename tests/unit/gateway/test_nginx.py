@@ -197,8 +197,9 @@ def test_a_refusal_of_the_hop_is_the_clients_answer(stage: Stage, status: int, s
     assert "strict-transport-security" in answer.headers
     assert not {"x-auth-reason", "x-key-id"} & set(answer.headers)
     assert stage.llm.heard == []
-    report = stage.reported(answer)
-    assert (report["reason"], report["key"]) == ("model", "app1")
+    assert stage.reported(answer)["key"] == "app1"
+    logged = stage.logged(answer)
+    assert (logged["reason"], logged["key_id"]) == ("model", "app1")
 
 
 def test_what_the_hop_answers_itself(stage: Stage) -> None:
@@ -212,7 +213,8 @@ def test_who_is_not_known_gets_no_further(stage: Stage, size: int) -> None:
     answer = stage.ask("POST", "/api/chat", CHAT.ljust(size), key="wrong")
     assert (answer.status, stage.llm.heard) == (401, [])
     report = stage.reported(answer)
-    assert (report["status"], report["reason"], report["key"]) == (401, "unknown", "")
+    assert (report["status"], report["key"]) == ("401", "")
+    assert stage.logged(answer)["reason"] == "unknown"
 
 
 def test_a_hop_that_names_no_key_lets_nothing_through(stage: Stage) -> None:
@@ -227,21 +229,21 @@ def test_what_is_not_a_route_gets_no_further(stage: Stage) -> None:
         answer = stage.ask(method, target)
         assert answer.status == 404
         report = stage.reported(answer)
-        assert (report["method"], report["path"], report["status"]) == (method, target, 404)
+        assert (report["method"], report["path"], report["status"]) == (method, target, "404")
     assert stage.hop.heard == []
 
 
 def test_a_body_too_large_for_nginx_is_reported(stage: Stage) -> None:
     answer = stage.ask("POST", "/api/chat", b"x" * (11 << 20))
     assert answer.status == 413
-    assert stage.reported(answer)["status"] == 413
+    assert stage.reported(answer)["status"] == "413"
     assert stage.authorized() == []
 
 
 def test_each_end_is_reported_once(stage: Stage) -> None:
     answer = stage.ask("POST", "/api/chat?q=1", CHAT)
     report = stage.reported(answer)
-    assert 0 <= report["seconds"] < 5
+    assert 0 <= float(report["seconds"]) < 5
     assert report == {
         "seconds": report["seconds"],
         "id": answer.headers["x-request-id"],
@@ -250,9 +252,8 @@ def test_each_end_is_reported_once(stage: Stage) -> None:
         "client": "127.0.0.1",
         "method": "POST",
         "path": "/api/chat?q=1",
-        "status": 200,
-        "bytes": 4,
-        "reason": "",
+        "status": "200",
+        "bytes": "4",
     }
     assert [one["id"] for one in stage.audit.reports].count(answer.headers["x-request-id"]) == 1
 
@@ -291,7 +292,7 @@ def test_an_llm_server_that_hangs_up_is_told_apart(stage: Stage) -> None:
     answer = stage.ask("POST", "/api/chat", CHAT)
     assert answer.status == 502
     assert json.loads(answer.body)["error"]["type"] == "upstream_error"
-    assert stage.reported(answer)["status"] == 502
+    assert stage.reported(answer)["status"] == "502"
 
 
 def test_nobody_gets_to_the_backend_around_the_hop(stage: Stage) -> None:
@@ -320,7 +321,7 @@ def test_limits_are_counted_once_and_reported(tmp_path: Path, running: Stage) ->
         answers = [stage.ask("POST", "/api/chat", CHAT) for _unused in range(3)]
         assert [answer.status for answer in answers] == [200, 200, 429]
         assert answers[2].headers["retry-after"] == "60"
-        assert stage.reported(answers[2])["status"] == 429
+        assert stage.reported(answers[2])["status"] == "429"
         assert len(stage.llm.heard) == len(stage.authorized()) == 2
     finally:
         stage.close()

@@ -142,9 +142,7 @@ class Hop:
         return self.answers[-1] if len(self.answers) > before else None
 
     def list_models(self, method: bytes = b"GET") -> Answer | None:
-        return self.ask(
-            b"", method, path=b"/api/tags", endpoint_class=b"read", content_type=()
-        )
+        return self.ask(b"", method, path=b"/api/tags", endpoint_class=b"read", content_type=())
 
 
 def status(answer: Answer | None) -> int:
@@ -161,8 +159,7 @@ def test_a_good_request_is_recorded_and_goes_on() -> None:
     hop = Hop()
     answer = hop.ask()
     assert answer == Answer(
-        b"HTTP/1.1 200 OK\r\nX-Accel-Redirect: @backend\r\nX-Key-Id: app1\r\n"
-        b"Content-Length: 0\r\n"
+        b"HTTP/1.1 200 OK\r\nX-Accel-Redirect: @backend\r\nX-Key-Id: app1\r\nContent-Length: 0\r\n"
     )
     (kept,) = hop.audit.records
     assert kept["event.action"] == "request"
@@ -331,6 +328,21 @@ def test_strangers_cannot_hide_what_a_key_is_refused() -> None:
     hop.ask()
     assert hop.audit.records[-1]["event.reason"] == "model"
     assert hop.audit.records[-1]["gen_ai.request.model"] == "tiny:latest"
+
+
+def test_a_refusal_says_of_the_body_what_a_request_does() -> None:
+    hop = Hop()
+    hop.ask()
+    refused = Hop(models=["other"])
+    refused.ask()
+    (request,), (refusal,) = hop.audit.records, refused.audit.records
+    of_the_body = {
+        name: value
+        for name, value in request.items()
+        if name.startswith(("llm.prompt.", "gen_ai.", "http.request.body"))
+    }
+    assert len(of_the_body) == 8
+    assert of_the_body.items() <= refusal.items()
 
 
 class Shared:

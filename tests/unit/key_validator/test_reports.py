@@ -25,19 +25,19 @@ ID = "0123456789abcdef" * 2
 
 
 def datagram(**changes: t.Any) -> bytes:
-    values = {
+    words = {
         "id": ID,
-        "key": "",
+        "status": "200",
+        "bytes": "321",
+        "seconds": "0.045",
         "forwarded": "",
+        "key": "",
         "client": "10.0.1.5",
         "method": "POST",
         "path": "/api/chat?token=x",
-        "status": "200",
-        "bytes": 321,
-        "seconds": "0.045",
         **changes,
     }
-    return b"<190>Nov 23 20:31:20 llm: " + json.dumps(values).encode()
+    return f"<190>Nov 23 20:31:20 llm: {' '.join(map(str, words.values()))}".encode()
 
 
 class Desk:
@@ -118,14 +118,15 @@ def test_what_was_never_forwarded_is_a_refusal_and_given_up(status: str) -> None
     [
         b"",
         b"<190>Nov 23 20:31:20 llm: ",
-        b"{}",
-        b"[" * 99999,
+        b"<190>Nov 23 20:31:20 llm: " + b" " * 99999,
+        datagram().partition(b"llm: ")[2],
+        datagram().rpartition(b" ")[0],
         datagram(id="../../etc"),
         datagram(id=7),
         datagram(client="somewhere"),
-        datagram(path=None),
         datagram(status="many"),
         datagram(seconds="inf"),
+        datagram(seconds="nan"),
     ],
 )
 def test_noise_is_counted_and_nothing_else(noise: bytes) -> None:
@@ -143,7 +144,17 @@ def test_noise_is_counted_and_nothing_else(noise: bytes) -> None:
 
 @given(st.binary())
 def test_no_bytes_are_an_accident(noise: bytes) -> None:
-    parse_report(b"{" + noise)
+    report = parse_report(b"<190>Nov 23 20:31:20 llm: " + noise)
+    assert report is None or report.path != ""
+
+
+@given(st.text())
+def test_a_path_is_read_as_nginx_escapes_it(path: str) -> None:
+    """ngx_http_log_module, escape=json: what JSON needs escaped, and no more."""
+    escaped = json.dumps("/" + path, ensure_ascii=False)[1:-1]
+    report = parse_report(datagram(path=escaped, status=404))
+    assert report is not None
+    assert report.path == ("/" + path).partition("?")[0].encode("utf-8", "replace").decode()[:256]
 
 
 def test_bytes_that_are_no_text_do_not_hide_a_request() -> None:
@@ -155,5 +166,8 @@ def test_bytes_that_are_no_text_do_not_hide_a_request() -> None:
 def test_a_method_or_path_of_any_kind_is_bounded() -> None:
     report = parse_report(datagram(method="G\x01T", path="/" + "a" * 9000))
     assert report is not None
-    assert report.method == ""
-    assert len(report.path) == 256
+    assert report.method is None
+    assert report.path == "/" + "a" * 255
+    unreadable = parse_report(datagram(method="", path="", status="400"))
+    assert unreadable is not None
+    assert (unreadable.method, unreadable.path) == (None, None)

@@ -359,19 +359,10 @@ def test_a_request_is_on_record_before_it_goes_on_and_when_it_is_over(host: Host
     request = host.records()[-1]
     assert request["event.action"] == "request"
     assert request["gen_ai.request.model"] == "tiny:latest"
-    report = {
-        "id": CONTEXT["X-Gateway-Request"].split()[0],
-        "key": "app1",
-        "forwarded": "1",
-        "client": "10.0.1.5",
-        "method": "POST",
-        "path": "/api/chat",
-        "status": "200",
-        "bytes": 7,
-        "seconds": "0.5",
-    }
+    request_id = CONTEXT["X-Gateway-Request"].split()[0]
+    report = f"<190>Nov 23 20:31:20 llm: {request_id} 200 7 0.5 1 app1 10.0.1.5 POST /api/chat"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nginx:
-        nginx.sendto(b"<190>llm: " + json.dumps(report).encode(), str(host.folder / "reports.sock"))
+        nginx.sendto(report.encode(), str(host.folder / "reports.sock"))
     eventually(lambda: host.records()[-1]["event.action"] == "response")
     assert host.records()[-1]["event.duration"] == 500_000_000
     assert host.end() == 0

@@ -10,9 +10,10 @@ The last step before a request goes on to the LLM server is its record; without 
 from __future__ import annotations
 
 import asyncio
+import typing as t
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
 
 from . import answers
 from .answers import Answer
@@ -42,7 +43,7 @@ from .service import RegistrySource, Reply, Request
 from .tiers import Tier
 
 
-class Recorder(Protocol):
+class Recorder(t.Protocol):
     """The audit log, as far as requests go."""
 
     @property
@@ -95,6 +96,7 @@ class _Call:
     route: Route
     tier: Tier
     reply: Reply
+    body_bytes: int
     reading: Reading | None = None
     quota: bytes = b""
 
@@ -209,7 +211,7 @@ class Authorizer:
         if route is not None and route.endpoint_class == context.endpoint_class:
             tier = self._rules.tiers.get(record.tier or self._rules.default_tier)
             if tier is not None:
-                return _Call(request, context, record, route, tier, reply)
+                return _Call(request, context, record, route, tier, reply, len(request.body))
             refusal = _NO_TIER
         self._refuse_unjudged(context, refusal, record, reply)
         return None
@@ -227,7 +229,7 @@ class Authorizer:
         if not admission.allowed:
             self._refuse(call, _quota_refusal(admission))
             return
-        refusal = judge_size(call.tier, len(call.request.body)) or self._read(call)
+        refusal = judge_size(call.tier, call.body_bytes) or self._read(call)
         if refusal is None and not self._audit.writable:
             refusal = _UNRECORDED
         if refusal is not None:
@@ -274,32 +276,29 @@ class Authorizer:
             self._release(call)
             self._refuse(call, _UNRECORDED)
 
-        fields = self._request_fields(call, reading, model)
+        fields = request_fields(
+            **_identity(call.context, call.record), **self._body(call, reading, model)
+        )
         # It may wait for its record: not with a body and a prompt of megabytes in memory.
         call.request, call.reading = call.request._replace(body=b""), None
         self._audit.append(fields, recorded)
 
-    def _request_fields(self, call: _Call, reading: Reading, model: str | None) -> bytes:
-        context, record, prompt = call.context, call.record, reading.prompt
-        return request_fields(
-            request_id=context.request_id,
-            client_ip=context.client_ip,
-            key_id=record.id,
-            key_sha256=record.digest.hex(),
-            method=context.method,
-            path=context.path,
-            body_bytes=len(call.request.body),
-            provider=self._rules.llm_server.provider,
-            operation=reading.operation,
-            model=model,
-            prompt=prompt
+    def _body(self, call: _Call, reading: Reading, model: str | None) -> dict[str, t.Any]:
+        """Return what a record says of a body that was read."""
+        prompt = reading.prompt
+        return {
+            "body_bytes": call.body_bytes,
+            "provider": self._rules.llm_server.provider,
+            "operation": reading.operation,
+            "model": model,
+            "prompt": prompt
             and PromptDigest(
-                hash=self._digester.digest(prompt.text),
-                algorithm=self._digester.algorithm,
-                form=prompt.form,
-                length=prompt.length,
+                self._digester.digest(prompt.text),
+                self._digester.algorithm,
+                prompt.form,
+                prompt.length,
             ),
-        )
+        }
 
     def _go_on(self, call: _Call) -> None:
         self._metrics.authorizations["ok"] += 1
@@ -326,11 +325,12 @@ class Authorizer:
 
     def _refuse(self, call: _Call, refusal: Refusal) -> None:
         """Refuse a request of a known key."""
-        models = call.reading.models if call.reading is not None else ()
         self._count(refusal.reason, call.record.id)
-        self._record_refusal(
-            call.context, call.record, refusal.reason, refusal.status, models[0] if models else None
-        )
+        body: dict[str, t.Any] = {"body_bytes": call.body_bytes}
+        if call.reading is not None:
+            models = call.reading.models
+            body = self._body(call, call.reading, models[0] if models else None)
+        self._record_refusal(call.context, call.record, refusal.reason, refusal.status, body)
         call.reply(_refusal_answer(refusal, call.context.request_id, call.record, call.quota))
 
     def _refuse_unjudged(
@@ -351,23 +351,13 @@ class Authorizer:
         record: KeyRecord | None,
         reason: str,
         status: int,
-        model: str | None = None,
+        body: Mapping[str, t.Any] = MappingProxyType({}),
     ) -> None:
         self._in_flight.refuse(context.request_id)
         limiter = self._audit.refusals if record is None else self._audit.key_refusals
         if not limiter.admit(reason):
             return
-        fields = refusal_fields(
-            reason=reason,
-            status=status,
-            request_id=context.request_id,
-            client_ip=context.client_ip,
-            key_id=record.id if record is not None else None,
-            key_sha256=record.digest.hex() if record is not None else None,
-            method=context.method,
-            path=context.path,
-            model=model,
-        )
+        fields = refusal_fields(reason=reason, status=status, **_identity(context, record), **body)
         self._audit.append(fields)
 
     def _release(self, call: _Call) -> None:
@@ -384,6 +374,18 @@ class Authorizer:
         if not task.cancelled() and task.exception() is not None:
             kind = type(task.exception()).__name__
             self._journal.say(Level.ERROR, "internal_error", kind=kind)
+
+
+def _identity(context: Context, record: KeyRecord | None) -> dict[str, t.Any]:
+    """Return what a record says of who asks for what."""
+    return {
+        "request_id": context.request_id,
+        "client_ip": context.client_ip,
+        "key_id": record.id if record is not None else None,
+        "key_sha256": record.digest.hex() if record is not None else None,
+        "method": context.method,
+        "path": context.path,
+    }
 
 
 def _refusal_answer(

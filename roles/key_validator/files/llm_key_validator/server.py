@@ -160,6 +160,7 @@ class Server:
         self._in_flight = InFlight(config.lease_seconds)
         self._quotas = make_quotas(config, variables)
         self._audit = self._make_audit() if config.audit_enabled else None
+        self._recorder: Recorder = self._audit or Unrecorded()
         self._store = RegistryStore(
             config.registry_path,
             config.registry_max_bytes,
@@ -172,10 +173,6 @@ class Server:
         self._listeners: list[Listener] = []
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
-
-    @property
-    def _recorder(self) -> Recorder:
-        return self._audit if self._audit is not None else Unrecorded()
 
     def _make_audit(self) -> AuditLog:
         config, loop = self._config, asyncio.get_running_loop()

@@ -15,7 +15,7 @@ from binascii import hexlify
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 
 class Position(NamedTuple):
@@ -64,6 +64,16 @@ def link(
     return lines, Position(sequence, previous)
 
 
+def is_count(value: object) -> TypeGuard[int]:
+    """Tell whether a record's value is a number that counts something: 64 bits, no sign."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
+
+
+def is_hex(value: object, digits: int) -> TypeGuard[str]:
+    """Tell whether a record's value is so many lower-case hexadecimal digits."""
+    return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{digits}}}", value) is not None
+
+
 def position_of(line: bytes) -> Position | None:
     """Return what a line (without its newline) says of its place, None when it is no record."""
     match = _LINE.fullmatch(line)
@@ -94,9 +104,7 @@ def named_before(line: bytes) -> Position | None:
         return None
     sequence = fields.get("llm.audit.previous.sequence", START.sequence)
     digest = fields.get("llm.audit.previous.hash", START.hash.hex())
-    if isinstance(sequence, bool) or not isinstance(sequence, int) or not isinstance(digest, str):
-        return None
-    if re.fullmatch("[0-9a-f]{64}", digest) is None:
+    if not is_count(sequence) or not is_hex(digest, 64):
         return None
     return Position(sequence, bytes.fromhex(digest))
 

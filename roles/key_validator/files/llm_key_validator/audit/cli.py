@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ..bodies import SHAPES, BodyError, read_body
 from ..bodies.names import compile_globs
-from .chain import Position, fields_of, position_of
+from .chain import Position, fields_of, is_count, is_hex, position_of
 from .findings import Finding, Result
 from .query import Event, Filter, Joiner, Reader, render
 from .reading import (
@@ -281,13 +281,9 @@ def _read_first_key(path: Path) -> tuple[str, bytes]:
 def _read_anchor(path: Path) -> Position:
     fields = fields_of(_read_small(path))
     sequence, digest = fields.get("sequence"), fields.get("hash")
-    if (
-        isinstance(sequence, bool)
-        or not isinstance(sequence, int)
-        or not re.fullmatch("[0-9a-f]{64}", str(digest))
-    ):
+    if not is_count(sequence) or not is_hex(digest, 64):
         raise UsageError(f"{printable(path)} is no anchor: keep the output of head --json")
-    return Position(sequence, bytes.fromhex(str(digest)))
+    return Position(sequence, bytes.fromhex(digest))
 
 
 def _read_small(path: Path) -> bytes:

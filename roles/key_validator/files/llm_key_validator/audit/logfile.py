@@ -13,7 +13,7 @@ from .seals import Expected, expected_by
 
 ACTIVE = "audit.jsonl"
 # A number behind it only when the name was taken, which no rotation of ours ever does
-_ROTATED = re.compile(r"audit-([0-9]{20})(?:-([0-9]{1,6}))?\.jsonl")
+ROTATED = re.compile(r"audit-([0-9]{20})(?:-([0-9]{1,6}))?\.jsonl")
 
 # First look at a file's end (bytes): some hundred records, or the few longest
 _WINDOW = 64 * 1024
@@ -160,7 +160,7 @@ class LogFolder:
 
     def rotated(self) -> list[str]:
         """Return the rotated files' names, oldest first."""
-        names = {name: _ROTATED.fullmatch(name) for name in self._files.names(self._directory)}
+        names = {name: ROTATED.fullmatch(name) for name in self._files.names(self._directory)}
         ages = {name: (int(m[1]), int(m[2] or 0)) for name, m in names.items() if m}
         return sorted(ages, key=ages.__getitem__)
 

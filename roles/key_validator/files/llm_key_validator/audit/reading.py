@@ -8,7 +8,6 @@ reads may be root, and the one who wrote may be an intruder.
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from .logfile import ACTIVE
-
-ROTATED = re.compile(r"audit-([0-9]{20})(?:-([0-9]{1,6}))?\.jsonl")
+from .logfile import ACTIVE, ROTATED
 
 # Bytes a read(2): large enough that the calls do not count, small enough for a CPU's cache
 BLOCK = 1 << 18

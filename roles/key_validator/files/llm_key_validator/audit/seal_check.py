@@ -8,32 +8,17 @@ right proves that whoever wrote it held the key of that epoch, which the host er
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Mapping
-from typing import TypeGuard
 
+from .chain import is_count, is_hex
 from .findings import Level, Place
 from .reading import printable
 from .seals import next_key, seal_mac
 
-_HEX64 = re.compile(r"[0-9a-f]{64}")
-_KEY_ID = re.compile(r"[0-9a-f]{16}")
 Fields = Mapping[str, object]
 
 # Steps from a first key that are worth their time (about a minute); a forger may claim any epoch
 _MOST_STEPS = 50_000_000
-
-
-def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
-
-
-def _is_hash(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and _HEX64.fullmatch(value) is not None
-
-
-def _is_key_id(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and _KEY_ID.fullmatch(value) is not None
 
 
 class _Keys:
@@ -80,14 +65,14 @@ class SealCheck:
         if key_id is None:
             self._stopped(sequence)
             return
-        if not _is_key_id(key_id) or not _is_count(epoch):
+        if not is_hex(key_id, 16) or not is_count(epoch):
             self._break("the open record's key is malformed", sequence)
             return
         self._use(key_id, sequence)
         self._expect(epoch, sequence)
         self._epoch = epoch
         steps = fields.get("llm.audit.key.stepped")
-        if _is_count(steps) and steps > 1:  # a single one is what a crash leaves
+        if is_count(steps) and steps > 1:  # a single one is what a crash leaves
             text = f"an older key was restored and stepped {steps} epochs forward: a copy existed"
             self._place.say(Level.INFO, text, sequence)
 
@@ -117,7 +102,7 @@ class SealCheck:
         """Check one seal; ``before`` is the hash of the record before it, empty if not known."""
         epoch, mac = fields.get("llm.audit.seal.epoch"), fields.get("llm.audit.seal.mac")
         key_id, head = fields.get("llm.audit.key.id"), fields.get("llm.audit.seal.head")
-        if not (_is_key_id(key_id) and _is_count(epoch) and _is_hash(mac) and _is_hash(head)):
+        if not (is_hex(key_id, 16) and is_count(epoch) and is_hex(mac, 64) and is_hex(head, 64)):
             self._break("the seal is malformed", sequence)
             return
         self._use(key_id, sequence)

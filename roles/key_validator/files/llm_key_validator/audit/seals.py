@@ -43,8 +43,9 @@ import hmac
 import json
 import re
 from dataclasses import dataclass
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
+from .chain import is_count, is_hex
 from .files import Files
 
 KEY_FILE = "seal.json"
@@ -115,20 +116,11 @@ def parse_key(content: bytes) -> SealKey:
     if not isinstance(values, dict) or values.keys() != {"version", "key_id", "epoch", "key"}:
         raise SealError("the key file has not the fields of version 1")
     key_id, epoch, key = values["key_id"], values["epoch"], values["key"]
-    if (
-        values["version"] != 1
-        or isinstance(epoch, bool)
-        or not isinstance(epoch, int)
-        or not 0 <= epoch < _MAX_EPOCH
-    ):
+    if values["version"] != 1 or not is_count(epoch) or epoch >= _MAX_EPOCH:
         raise SealError("the key file's version or epoch is not valid")
-    if not _is_hex(key_id, 16) or not _is_hex(key, 64):
+    if not is_hex(key_id, 16) or not is_hex(key, 64):
         raise SealError("the key file's key or key id is not valid")
     return SealKey(key_id, epoch, bytes.fromhex(key))
-
-
-def _is_hex(value: object, digits: int) -> TypeGuard[str]:
-    return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{digits}}}", value) is not None
 
 
 class LastSeal(NamedTuple):
@@ -153,7 +145,7 @@ def expected_by(fields: dict[str, object]) -> Expected | None:
         return _expected_by_seal(fields)
     for prefix in ("llm.audit.key", "llm.audit.expected.key"):
         key_id, epoch = fields.get(f"{prefix}.id"), fields.get(f"{prefix}.epoch")
-        if isinstance(key_id, str) and isinstance(epoch, int) and not isinstance(epoch, bool):
+        if isinstance(key_id, str) and is_count(epoch):
             return Expected(key_id, epoch)
     return None
 
@@ -162,15 +154,9 @@ def _expected_by_seal(fields: dict[str, object]) -> Expected | None:
     key_id, epoch = fields.get("llm.audit.key.id"), fields.get("llm.audit.seal.epoch")
     sequence, head = fields.get("llm.audit.seal.count"), fields.get("llm.audit.seal.head")
     mac = fields.get("llm.audit.seal.mac")
-    if not isinstance(key_id, str) or not _is_hex(mac, 64) or not _is_hex(head, 64):
+    if not isinstance(key_id, str) or not is_hex(mac, 64) or not is_hex(head, 64):
         return None
-    if (
-        isinstance(epoch, bool)
-        or not isinstance(epoch, int)
-        or isinstance(sequence, bool)
-        or not isinstance(sequence, int)
-        or not 0 <= sequence < _MAX_EPOCH
-    ):
+    if not is_count(epoch) or not is_count(sequence) or sequence >= _MAX_EPOCH:
         return None
     seal = LastSeal(sequence, bytes.fromhex(head), bytes.fromhex(mac))
     return Expected(key_id, epoch + 1, seal)
