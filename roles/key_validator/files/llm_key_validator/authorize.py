@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import typing as t
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -90,12 +90,14 @@ class Rules:
 class _Call:
     """One request on its way through the judgement."""
 
-    request: Request
     context: Context
     record: KeyRecord
     route: Route
     tier: Tier
     reply: Reply
+    content_type: Sequence[bytes]
+    # Empty once it is read and recorded; its size stays
+    body: bytes
     body_bytes: int
     reading: Reading | None = None
     quota: bytes = b""
@@ -211,7 +213,8 @@ class Authorizer:
         if route is not None and route.endpoint_class == context.endpoint_class:
             tier = self._rules.tiers.get(record.tier or self._rules.default_tier)
             if tier is not None:
-                return _Call(request, context, record, route, tier, reply, len(request.body))
+                body, content_type = request.body, request.headers.content_type
+                return _Call(context, record, route, tier, reply, content_type, body, len(body))
             refusal = _NO_TIER
         self._refuse_unjudged(context, refusal, record, reply)
         return None
@@ -246,8 +249,8 @@ class Authorizer:
     def _read(self, call: _Call) -> Refusal | None:
         """Read the body and judge what it asks for."""
         try:
-            content_type = only(call.request.headers.content_type or (b"",))
-            reading = read_body(call.route.body, content_type, call.request.body)
+            content_type = only(call.content_type or (b"",))
+            reading = read_body(call.route.body, content_type, call.body)
         except RefusalError:
             return Refusal("body", 400, "The request has more than one Content-Type.")
         except BodyError as error:
@@ -280,7 +283,7 @@ class Authorizer:
             **_identity(call.context, call.record), **self._body(call, reading, model)
         )
         # It may wait for its record: not with a body and a prompt of megabytes in memory.
-        call.request, call.reading = call.request._replace(body=b""), None
+        call.body, call.reading = b"", None
         self._audit.append(fields, recorded)
 
     def _body(self, call: _Call, reading: Reading, model: str | None) -> dict[str, t.Any]:
