@@ -60,7 +60,7 @@ def test_a_reader_may_read(gateway, keys):
         ["X-API-Key: " + "a" * 5000],
         ["Cookie: key=1"],
         # What a validator behind a careless proxy would believe.
-        ["X-Key-Id: app", "X-Endpoint-Class: read", "X-Client-Address: 127.0.0.1"],
+        ["X-Key-Id: app", f"X-Gateway-Request: {'0' * 32} 127.0.0.1 read GET /api/tags"],
     ],
 )
 def test_no_good_key(gateway, host, headers):

@@ -257,9 +257,10 @@ def test_a_key_bound_to_a_certificate(ask):
 @pytest.mark.parametrize(
     "header",
     [
+        f"X-Gateway-Request: {'0' * 32} 127.0.0.1 read GET /api/version",
+        "x-gateway-request: x",
+        "X_Gateway_Request: x",
         "X-Key-Id: app",
-        "X-Original-Path: /api/version",
-        "X-Endpoint-Class: read",
         "X-Accel-Redirect: @backend",
     ],
 )
@@ -342,8 +343,7 @@ def test_requests_at_a_time(ask, door, keys, ending):
 AS_NOBODY = "runuser -u nobody -- "
 CURL = "curl --silent --output /dev/null --write-out '%{http_code}' --max-time 5 "
 HOP = (
-    f"-H 'X-Request-Id: {'0' * 32}' -H 'X-Client-Address: 192.0.2.1' -H 'X-Key-Id: app' "
-    "-H 'X-Endpoint-Class: read' -H 'X-Original-Method: GET' -H 'X-Original-Path: /api/tags' "
+    f"-H 'X-Gateway-Request: {'0' * 32} 192.0.2.1 read GET /api/tags' -H 'X-Key-Id: app' "
 )
 
 
