@@ -236,7 +236,10 @@ class Stage:
 
     key = "k1"
 
-    def __init__(self, folder: Path, **variables: t.Any) -> None:
+    def __init__(
+        self, folder: Path, *, after: t.Callable[[str], str] = str, **variables: t.Any
+    ) -> None:
+        """``after`` changes what was rendered for the site, as somebody might by hand."""
         self.folder = folder
         self.port, llm_port = free_port(), free_port()
         sockets = {
@@ -254,7 +257,8 @@ class Stage:
             **sockets,
             **variables,
         }
-        render(folder, **settings)
+        site = render(folder, **settings) / "conf.d/llm-gateway.conf"
+        site.write_text(after(site.read_text()))
         self._make_certificate()
         user = "user root;" if os.geteuid() == 0 else ""
         (folder / "nginx.conf").write_text(_MAIN.format(user=user))

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import typing as t
 from pathlib import Path
 
 import pytest
 
-from .stage import GO_ON, Heard, Say, Stage, render
+from .stage import GO_ON, NAME, Heard, Say, Stage, render
 
 # Too long to be read before anybody says who sends it
 LARGE = 10_000
@@ -79,6 +80,21 @@ def test_a_large_body_is_read_only_for_a_key(stage: Stage, body: t.Any, asked: i
     assert stage.ask("POST", "/api/chat", body).status == 200
     assert len(stage.validated()) == asked
     assert len(stage.authorized()) == 1
+
+
+def test_a_body_of_unknown_length_over_http_2_is_large(tmp_path: Path, running: Stage) -> None:
+    """Nothing here turns HTTP/2 on, but an administrator's own nginx.conf can."""
+    stage = Stage(tmp_path / "stage", after=lambda text: text.replace(" ssl;", " ssl http2;"))
+    curl = ["curl", "--silent", "--http2", "--insecure", "--noproxy", "*", "--max-time", "10"]
+    curl += ["--resolve", f"{NAME}:{stage.port}:127.0.0.1", "--write-out", "%{http_version}"]
+    curl += ["--header", "Content-Length:", "--data-binary", "@-", "--output", "/dev/null"]
+    try:
+        asked = [*curl, f"https://{NAME}:{stage.port}/api/chat"]
+        done = subprocess.run(asked, input=CHAT, capture_output=True, check=True)
+        assert done.stdout == b"2"
+        assert (len(stage.validated()), stage.authorized()) == (1, [])
+    finally:
+        stage.close()
 
 
 def test_a_stranger_is_refused_before_a_large_body_is_there(stage: Stage) -> None:
