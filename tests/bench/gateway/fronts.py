@@ -162,7 +162,9 @@ def go_straight_on(folder: Path) -> None:
     ]
     (folder / "llm-gateway/authorize.conf").write_text("\n".join(limits) + "\n" + _STRAIGHT_ON)
     site = folder / "conf.d/llm-gateway.conf"
+    text = site.read_text()
+    if _GATE not in text:
+        raise RuntimeError(f"the gateway's configuration lacks the line {_GATE}")
     # Without the hop, /validate has to be asked about small bodies, too.
-    text = site.read_text().replace(_GATE, "")
-    lines = text.splitlines(keepends=True)
+    lines = text.replace(_GATE, "").splitlines(keepends=True)
     site.write_text("".join(line for line in lines if "access_log syslog:" not in line))
