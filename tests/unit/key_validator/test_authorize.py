@@ -19,7 +19,7 @@ from llm_key_validator.audit.log import RefusalLimiter
 from llm_key_validator.audit.records import PromptDigester
 from llm_key_validator.authorize import Authorizer, Rules
 from llm_key_validator.config import LlmServer
-from llm_key_validator.decision import Decision, Reason
+from llm_key_validator.decision import MESSAGES, Decision, Reason
 from llm_key_validator.in_flight import InFlight
 from llm_key_validator.journal import Journal, RefusalLog
 from llm_key_validator.keys import generate_key
@@ -269,8 +269,8 @@ def test_nginx_and_the_service_refuse_in_the_same_words() -> None:
     template = FILES.parents[1] / "gateway/templates/llm-gateway.conf.j2"
     block = template.read_text().partition("map $llm_auth_reason $llm_auth_message {")[2]
     said = dict(re.findall(r'^    (\w+) +"(.*)";$', block.partition("}")[0], re.MULTILINE))
-    assert said.pop("default") == authorize_module.MESSAGES[Reason.UNKNOWN]
-    ours = {reason.word: text for reason, text in authorize_module.MESSAGES.items()}
+    assert said.pop("default") == MESSAGES[Reason.UNKNOWN]
+    ours = {reason.word: text for reason, text in MESSAGES.items()}
     del ours["unknown"]
     assert said == ours
 

@@ -149,10 +149,27 @@ GOOD = validate(f"Authorization: Bearer {KEY}")
 MISSING = validate()
 ALLOWED = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\nX-Key-Id: app1\r\n\r\n"
 REFUSED = b"HTTP/1.1 401 Unauthorized\r\nX-Auth-Reason: missing\r\nContent-Length: 0\r\n\r\n"
-UNREADABLE = (
+# What /validate says by itself; nginx has the words for it.
+NO_CONTEXT = (
     b"HTTP/1.1 403 Forbidden\r\nX-Auth-Reason: context\r\nContent-Length: 0\r\n"
     b"Connection: close\r\n\r\n"
 )
+
+
+def unreadable(request_id: str = "") -> bytes:
+    """What a client of the policy hop reads when its request breaks HTTP or a limit."""
+    message = "The request's headers cannot be read."
+    error = {"type": "permission_error", "message": message, "request_id": request_id}
+    body = json.dumps({"error": error}, separators=(",", ":")) + "\n"
+    return (
+        "HTTP/1.1 403 Forbidden\r\nX-Auth-Reason: context\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+    ).encode()
+
+
+UNREADABLE = unreadable()
+# nginx writes the id first of all, so of most requests it is known.
+UNREADABLE_HERE = unreadable(CONTEXT.split()[1])
 
 
 def test_a_good_key_gets_204_and_the_connection_stays() -> None:
@@ -214,7 +231,8 @@ def test_bytes_slipped_into_a_request_never_allow_without_the_key(noise: bytes, 
 def test_what_breaks_http_or_a_limit_is_refused_and_closed(stream: bytes) -> None:
     edge = Edge()
     transport = talk(stream, edge=edge)
-    assert transport.written == UNREADABLE
+    known = CONTEXT.encode() in stream
+    assert transport.written == (UNREADABLE_HERE if known else UNREADABLE)
     assert transport.ended == "closed"
     assert edge.service.metrics.requests_unreadable == 1
     assert not any("internal_error" in line for line in edge.log)
@@ -240,19 +258,19 @@ def test_nothing_is_answered_after_the_end() -> None:
 
 def test_http_1_0_gets_its_answer_and_the_end() -> None:
     transport = talk(b"GET /validate HTTP/1.0\r\n\r\n")
-    assert transport.written == UNREADABLE
+    assert transport.written == NO_CONTEXT
     assert transport.ended == "closed"
 
 
 def test_more_pipelined_requests_than_any_nginx_sends() -> None:
     transport = talk(MISSING * (MAX_PIPELINED + 5))
-    assert transport.written == REFUSED * MAX_PIPELINED + UNREADABLE
+    assert transport.written == REFUSED * MAX_PIPELINED + UNREADABLE_HERE
     assert transport.ended == "closed"
 
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "DELETE", "OPTIONS"])
 def test_validate_knows_no_status_but_its_own(method: str) -> None:
-    assert talk(request(method=method)).written == UNREADABLE
+    assert talk(request(method=method)).written == NO_CONTEXT
 
 
 @pytest.mark.parametrize("target", ["/validate?x", "/validate/", "//validate", "/VALIDATE", "/"])
@@ -337,7 +355,7 @@ def test_our_own_defect_is_a_refusal_and_is_logged() -> None:
     edge = Edge()
     edge.service.routes[b"/validate"] = lambda request: 1 // 0  # type: ignore[assignment,return-value]
     transport = talk(GOOD, edge=edge)
-    assert transport.written == UNREADABLE
+    assert transport.written == UNREADABLE_HERE
     assert json.loads(edge.log[0]) == {
         "event": "internal_error",
         "level": "error",
@@ -467,7 +485,7 @@ def test_bodies_together_have_a_limit_and_free_their_room() -> None:
 def test_the_hop_is_for_the_unix_socket_alone() -> None:
     edge = Edge(local=False)
     assert b"X-Auth-Reason: peer" in talk(authorize(b""), edge=edge).written
-    assert talk(authorize(b"{}"), edge=edge).written == UNREADABLE
+    assert talk(authorize(b"{}"), edge=edge).written == UNREADABLE_HERE
     assert not edge.hop.asked
 
 

@@ -22,6 +22,7 @@ from .audit.records import PromptDigest, PromptDigester, refusal_fields, request
 from .bodies import BodyError, Reading, read_body
 from .config import LlmServer
 from .decision import (
+    MESSAGES,
     Context,
     Decision,
     Reason,
@@ -103,20 +104,6 @@ class _Call:
     quota: bytes = b""
 
 
-# As nginx words them for what /validate refuses (roles/gateway, $llm_auth_message)
-MESSAGES = {
-    Reason.MISSING: "An API key is required: Authorization: Bearer, or X-API-Key.",
-    Reason.MALFORMED: "This is not an API key of this gateway.",
-    Reason.CONFLICT: "Two different API keys were sent.",
-    Reason.UNKNOWN: "A valid API key is required.",
-    Reason.EXPIRED: "The API key has expired.",
-    Reason.REVOKED: "The API key was revoked.",
-    Reason.NOT_YET_VALID: "The API key is not valid yet.",
-    Reason.NETWORK: "The API key may not be used from this address.",
-    Reason.ENDPOINT_CLASS: "The API key may not use this endpoint.",
-    Reason.CERTIFICATE: "The API key needs the client certificate that it is bound to.",
-    Reason.CONTEXT: "The request's headers cannot be read.",
-}
 _QUOTAS = {
     "rate": "Too many requests: the key's tier allows fewer a minute.",
     "day": "Too many requests: the key's tier allows no more today.",

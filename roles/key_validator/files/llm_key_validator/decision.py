@@ -56,6 +56,22 @@ class Reason(Enum):
         self.status = status
 
 
+# As nginx words them for what /validate refuses (roles/gateway, $llm_auth_message)
+MESSAGES = {
+    Reason.MISSING: "An API key is required: Authorization: Bearer, or X-API-Key.",
+    Reason.MALFORMED: "This is not an API key of this gateway.",
+    Reason.CONFLICT: "Two different API keys were sent.",
+    Reason.UNKNOWN: "A valid API key is required.",
+    Reason.EXPIRED: "The API key has expired.",
+    Reason.REVOKED: "The API key was revoked.",
+    Reason.NOT_YET_VALID: "The API key is not valid yet.",
+    Reason.NETWORK: "The API key may not be used from this address.",
+    Reason.ENDPOINT_CLASS: "The API key may not use this endpoint.",
+    Reason.CERTIFICATE: "The API key needs the client certificate that it is bound to.",
+    Reason.CONTEXT: "The request's headers cannot be read.",
+}
+
+
 class Decision(NamedTuple):
     """A verdict. The record is there as soon as the key is one of ours, allowed or not."""
 
@@ -155,6 +171,12 @@ def _judge_place(record: KeyRecord, context: Context) -> Reason:
     if record.certificate is not None and record.certificate != context.certificate:
         return Reason.CERTIFICATE
     return Reason.OK
+
+
+def request_id_of(line: bytes) -> str:
+    """Return the request id that a context line begins with, empty when there is none."""
+    request_id = line[:_ID_LENGTH]
+    return request_id.decode() if _REQUEST_ID.fullmatch(request_id) else ""
 
 
 def parse_context(headers: RequestHeaders) -> Context:

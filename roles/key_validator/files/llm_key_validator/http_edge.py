@@ -23,7 +23,7 @@ from dataclasses import fields
 import httptools
 
 from .config import Config
-from .decision import RequestHeaders
+from .decision import RequestHeaders, request_id_of
 from .service import Answer, Request, Service
 
 # More requests than this in one read are no nginx; it bounds the time one read can take.
@@ -328,6 +328,11 @@ class Connection(asyncio.Protocol):
         self._body_length = 0
         self._body = []
 
+    def _request_id(self) -> str:
+        """Return the id of a request that was not read to its end; nginx sends it first of all."""
+        lines = (value for name, value in self._lines if name == b"X-Gateway-Request")
+        return request_id_of(next(lines, b""))
+
     def _stop_unreadable(self, cause: BaseException | None = None) -> None:
         # Also reached when _reply stopped the parser: then everything is said already.
         if self._closing:
@@ -339,7 +344,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         service = self._listener.service
-        full = isinstance(cause, _FullError)
-        answer = service.refuse_full() if full else service.refuse_unreadable()
+        refuse = service.refuse_full if isinstance(cause, _FullError) else service.refuse_unreadable
+        answer = refuse(self._request_id())
         self._out += (answer.head, b"Connection: close\r\n\r\n", answer.body)
         self._closing = True

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from typing import Protocol as Interface
 
 from .answers import Answer, empty, refusal, with_body
-from .decision import Decision, Reason, RequestHeaders, decide
+from .decision import MESSAGES, Decision, Reason, RequestHeaders, decide
 from .journal import Journal, Level, RefusalLog
 from .metrics import Metrics
 from .registry import Registry
@@ -105,16 +105,23 @@ class Service:
         else:
             reply(handler(request))
 
-    def refuse_full(self) -> Answer:
+    def refuse_full(self, request_id: str) -> Answer:
         """Answer whose body has no room now."""
         self.metrics.authorizations["busy"] += 1
         message = "The gateway has too much to read now."
-        return refusal(503, message, "", b"Retry-After: 1\r\n")._replace(close=True)
+        headers = b"Retry-After: 1\r\n"
+        return refusal(503, message, request_id, headers)._replace(close=True)
 
-    def refuse_unreadable(self) -> Answer:
-        """Answer what broke a limit or HTTP itself, wherever it was meant for."""
+    def refuse_unreadable(self, request_id: str) -> Answer:
+        """Answer what broke a limit or HTTP itself, wherever it was meant for.
+
+        A client of the policy hop reads this; of the first question nginx takes the status.
+        """
         self.metrics.requests_unreadable += 1
-        return self._decided(Decision(Reason.CONTEXT))._replace(close=True)
+        self._decided(Decision(Reason.CONTEXT))
+        reason = f"X-Auth-Reason: {Reason.CONTEXT.word}\r\n".encode()
+        message = MESSAGES[Reason.CONTEXT]
+        return refusal(Reason.CONTEXT.status, message, request_id, reason)._replace(close=True)
 
     def note_failure(self, kind: str) -> None:
         """Log a defect of this service by its exception's type; messages may hold input."""
