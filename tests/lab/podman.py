@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
-from tests.lab.steps import CACHE, ROOT, put, run
+from tests.lab.steps import CACHE, ROOT, LabError, put, run
 
 PREFIX = "llmsec-" + hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+_REMOVAL_ATTEMPTS = 5
 
 # runc and cgroupfs also work in virtual machines with hybrid cgroups or without CAP_SYS_RESOURCE,
 # where podman's defaults do not. Given by CONTAINERS_CONF: the user's own file stays as it is.
@@ -55,6 +57,18 @@ def own_containers() -> list[str]:
 
 
 def remove_containers(names: list[str]) -> None:
-    """Remove containers by name, half-made ones too."""
-    if names:
-        podman("rm", "--force", "--time", "1", *names)
+    """Remove containers by name, half-made ones too.
+
+    podman gives up on a container that ends by itself between its look and its SIGKILL ("container
+    state improper: stopped"), more often the more are removed at once: what is left is asked again.
+    """
+    left = list(names)
+    for attempt in range(_REMOVAL_ATTEMPTS):
+        if not left:
+            return
+        time.sleep(attempt)
+        done = podman("rm", "--force", "--time", "1", *left, check=False)
+        here = set(own_containers())
+        left = [name for name in left if name in here]
+    if left:
+        raise LabError(f"podman does not remove {', '.join(left)}: {done.stderr.strip()}")
