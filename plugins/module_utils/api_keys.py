@@ -122,9 +122,14 @@ def checksum(body: str) -> str:
     return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]
 
 
+def has_key_shape(key: bytes) -> bool:
+    """Tell whether ``key`` has the shape of a key, whatever its checksum."""
+    return _KEY_SHAPE.fullmatch(key) is not None
+
+
 def is_well_formed(key: bytes) -> bool:
     """Tell whether ``key`` has the shape of a key and its checksum fits."""
-    if _KEY_SHAPE.fullmatch(key) is None:
+    if not has_key_shape(key):
         return False
     text = key.decode("ascii")
     return checksum(text[:_BODY_LENGTH]) == text[_BODY_LENGTH:]

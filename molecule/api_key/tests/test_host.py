@@ -80,9 +80,12 @@ def test_health_of_the_key_validator(gateway, keys):
 def test_the_access_log_knows_the_key_by_name(gateway, keys):
     answer = gateway.ask("/api/tags?secret=in-the-query", key=keys["app"])
     log = "/var/log/nginx/llm-gateway.access.log"
+    request_id = answer.headers["x-request-id"]
+    # nginx writes it once a second.
+    assert wait_until(lambda: gateway.host.run("grep %s %s", request_id, log).rc == 0)
     lines = gateway.host.check_output("tail --lines=50 %s", log).splitlines()
     records = [json.loads(line) for line in lines]
-    mine = [one for one in records if one["request_id"] == answer.headers["x-request-id"]]
+    mine = [one for one in records if one["request_id"] == request_id]
     assert [(one["key_id"], one["route"], one["status"]) for one in mine] == [
         ("app", "/api/tags", 200)
     ]

@@ -12,14 +12,15 @@ import pytest
 from tests.lab import link, playbook
 from tests.lab.hosts import STATE
 
-ACCESS_LOG = "/var/log/nginx/llm-gateway.access.log"
+AUDIT_LOG = "/var/log/llm-gateway/audit.jsonl"
 PRIVATE_KEY = "/etc/llm-gateway/pki/server.key"
 KEYS_FILE = STATE / "molecule/inventory/group_vars/recovery/api_keys.yml"
 
 
 def is_over(gateway, stream):
-    """nginx logs a request at its end."""
-    return gateway.host.run("grep %s %s", stream.request_id, ACCESS_LOG).rc == 0
+    """The response record comes with a request's end."""
+    ending = f'"event.action":"response".*{stream.request_id}'
+    return gateway.host.run("grep %s %s", ending, AUDIT_LOG).rc == 0
 
 
 @contextmanager

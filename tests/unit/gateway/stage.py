@@ -340,8 +340,14 @@ class Stage:
     def logged(self, answer: Answer) -> dict[str, t.Any]:
         """The line of an answered request in the access log."""
         self.reported(answer)
-        lines = map(json.loads, (self.folder / "access.log").read_text().splitlines())
-        return next(one for one in lines if one["request_id"] == answer.headers["x-request-id"])
+        deadline = time.monotonic() + 5  # nginx writes it once a second
+        while time.monotonic() < deadline:
+            lines = map(json.loads, (self.folder / "access.log").read_text().splitlines())
+            for line in lines:
+                if line["request_id"] == answer.headers["x-request-id"]:
+                    return line
+            time.sleep(0.1)
+        raise AssertionError("the access log does not have it")
 
     def errors(self) -> str:
         return (self.folder / "error.log").read_text()

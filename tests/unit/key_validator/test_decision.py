@@ -73,6 +73,11 @@ def test_credentials_that_do_not_pass(credentials: dict[str, t.Any], expected: R
     assert reason(headers(**credentials)) is expected
 
 
+def test_a_password_is_no_key_even_if_its_digest_is_in_the_registry() -> None:
+    weak = load_registry(registry_text({**record(KEY), "sha256": keys.key_digest("secret")}))
+    assert reason(headers(x_api_key=b"secret"), weak) is Reason.MALFORMED
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [

@@ -16,7 +16,7 @@ pytest.importorskip("httptools")
 from llm_key_validator.in_flight import Admitted, InFlight
 from llm_key_validator.metrics import Metrics
 from llm_key_validator.quotas.memory import MemoryQuotas
-from llm_key_validator.reports import Reports, parse_report
+from llm_key_validator.reports import Reports, ReportSource, parse_report
 from llm_key_validator.tiers import parse_tiers
 
 from .test_authorize import Recorder
@@ -137,9 +137,52 @@ def test_noise_is_counted_and_nothing_else(noise: bytes) -> None:
     with ours, theirs:
         theirs.send(noise)
         theirs.send(datagram())
-        desk.reports.read(ours)
+        assert desk.reports.read(ours)
     assert desk.metrics.reports_unreadable == 1
     assert desk.audit.actions == ["response"]
+
+
+class Loop:
+    """An event loop that does what it is told when it is told to."""
+
+    def __init__(self) -> None:
+        self.readers: dict[object, t.Callable[[], None]] = {}
+        self.later: list[tuple[float, t.Callable[[], None]]] = []
+
+    def add_reader(self, source: object, call: t.Callable[[], None]) -> None:
+        self.readers[source] = call
+
+    def remove_reader(self, source: object) -> None:
+        del self.readers[source]
+
+    def call_later(self, delay: float, call: t.Callable[[], None]) -> None:
+        self.later.append((delay, call))
+
+
+def test_reports_gather_unless_somebody_asks() -> None:
+    loop, reads, all_read = Loop(), [], True
+
+    def read(source: object) -> bool:
+        reads.append(source)
+        return all_read
+
+    source = ReportSource("socket", read, loop, 0.005)  # type: ignore[arg-type]
+    loop.readers["socket"]()
+    assert (reads, loop.readers, loop.later[0][0]) == (["socket"], {}, 0.005)
+    source.catch_up()
+    assert len(reads) == 2
+    loop.later.pop()[1]()
+    all_read = False
+    loop.readers["socket"]()
+    assert "socket" in loop.readers, "what is left over is read at once"
+    assert loop.later == []
+
+
+def test_without_a_pause_each_report_is_read_at_once() -> None:
+    loop = Loop()
+    ReportSource("socket", lambda _source: True, loop, 0)  # type: ignore[arg-type]
+    loop.readers["socket"]()
+    assert "socket" in loop.readers
 
 
 @given(st.binary())

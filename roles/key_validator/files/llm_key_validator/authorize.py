@@ -136,6 +136,7 @@ class Authorizer:
         refusals: RefusalLog,
         journal: Journal,
         clock: Callable[[], float],
+        catch_up: Callable[[], None],
     ) -> None:
         self._source = source
         self._rules = rules
@@ -147,6 +148,7 @@ class Authorizer:
         self._refusals = refusals
         self._journal = journal
         self._clock = clock
+        self._catch_up = catch_up
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -176,6 +178,10 @@ class Authorizer:
         if call is None:
             return
         admission = self._quotas.admit(record.id, call.tier, context.request_id, now)
+        if isinstance(admission, Admission) and admission.reason == "parallel":
+            # The request before it may be over, and its report still unread.
+            self._catch_up()
+            admission = self._quotas.admit(record.id, call.tier, context.request_id, now)
         if isinstance(admission, Admission):
             self._judge(call, admission)
         else:

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from .keys import ENDPOINT_CLASSES, Address, KeyRecord, is_well_formed
+from .keys import ENDPOINT_CLASSES, Address, KeyRecord, has_key_shape, is_well_formed
 from .registry import Registry
 
 # What nginx says of a request: its id; then client address, endpoint class, method and path
@@ -144,11 +144,12 @@ def identify(
         check_limit_key(headers, key)
     except RefusalError as refusal:
         return _REFUSED[refusal.reason]
-    if not is_well_formed(key):
+    if not has_key_shape(key):
         return _REFUSED[Reason.MALFORMED]
     record = registry.find(hashlib.sha256(key).digest()) if registry is not None else None
     if record is None:
-        return _REFUSED[Reason.UNKNOWN]
+        # Only now: a key of the registry's needs no checksum to be told from a typing error.
+        return _REFUSED[Reason.UNKNOWN if is_well_formed(key) else Reason.MALFORMED]
     return Decision(judge_record(record, context, now), record)
 
 

@@ -26,7 +26,7 @@ from .metrics import Metrics
 from .peers import PROC_TABLES, owner_in_tables
 from .quotas import Quotas
 from .quotas.memory import MemoryQuotas
-from .reports import Reports
+from .reports import Reports, ReportSource
 from .service import Service
 from .store import RegistryStore
 
@@ -37,6 +37,8 @@ _TCP_CONNECTIONS = 16
 _BACKLOG = 4096
 # How long connections with a request under way are waited for at the end (seconds)
 _DRAIN_SECONDS = 2.0
+# How long nginx's reports may gather (seconds)
+_REPORTS_PAUSE = 0.005
 # Timeouts are looked at this often (seconds): a little late is early enough
 _SWEEP_SECONDS = 0.5
 
@@ -171,6 +173,7 @@ class Server:
         self._service = self._make_service(make_digester(config, variables))
         self._check_peer = PeerCheck(trusted_uids(config.trusted_users))
         self._listeners: list[Listener] = []
+        self._report_sources: list[ReportSource] = []
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
 
@@ -210,6 +213,7 @@ class Server:
             refusals=self._refusals,
             journal=self._journal,
             clock=time.time,
+            catch_up=self._catch_up,
         )
         return Service(
             self._store,
@@ -246,6 +250,7 @@ class Server:
         for server in servers:
             server.close()
         await self._drain()
+        self._catch_up()
         if self._audit is not None:
             self._audit.close()
         self._journal.say(Level.INFO, "stopped")
@@ -266,8 +271,15 @@ class Server:
         if source.type != socket.SOCK_DGRAM:
             return False
         reports = Reports(self._recorder, self._in_flight, self._quotas, self._metrics)
-        asyncio.get_running_loop().add_reader(source, reports.read, source)
+        # A store elsewhere hears of a request's end later still: it is told at once.
+        pause = _REPORTS_PAUSE if isinstance(self._quotas, MemoryQuotas) else 0
+        loop = asyncio.get_running_loop()
+        self._report_sources.append(ReportSource(source, reports.read, loop, pause))
         return True
+
+    def _catch_up(self) -> None:
+        for source in self._report_sources:
+            source.catch_up()
 
     async def _listen(self, listening: socket.socket) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()

@@ -39,7 +39,8 @@ Record = tuple[bytes, bytes, Done | None]
 # Records that may wait for a disk that hangs. Each has a client who waits, so nobody gets here.
 _MAX_WAITING = 16384
 # Records that share a write at least, when so many come in one turn: the first ones' clients need
-# not wait for the whole turn. With fsync they gain by waiting for each other.
+# not wait for the whole turn. With fsync they gain by waiting for each other, and records that
+# nobody waits for by waiting for those.
 _TOGETHER = 4
 # Rotated files that one ``open`` record may remove
 _MAX_REMOVED = 16
@@ -231,7 +232,7 @@ class AuditLog:
                 done(False)
             return
         self._queue.append((self._stamp.render(self._clock()), fields, done))
-        if len(self._queue) >= _TOGETHER and not self._settings.fsync:
+        if done is not None and len(self._queue) >= _TOGETHER and not self._settings.fsync:
             self._flush()
         elif not self._scheduled:
             self._scheduled = True
