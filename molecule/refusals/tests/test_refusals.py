@@ -52,6 +52,7 @@ def test_bad_input_of_the_last_role_stops_the_first_one(variables, message):
     [
         ({"gateway_limit_per_address": {"rate": "5r/m", "burst": "x"}}, "burst"),
         ({"gateway_limit_per_key": 10}, "gateway_limit_per_key must be"),
+        ({"gateway_connections_per_address": 0}, "gateway_connections_per_address must be"),
         ({"gateway_server_names": ["https://llm.example.com"]}, "needs host names.*https://llm"),
         ({"gateway_server_names": []}, "gateway_server_names"),
         ({"gateway_server_names": ["a b; return 200"]}, "gateway_server_names.*a b; return 200"),

@@ -304,6 +304,13 @@ class Stage:
     def authorized(self) -> list[Heard]:
         return [heard for heard in self.hop.heard if heard.target == "/authorize"]
 
+    def connect(self) -> ssl.SSLSocket:
+        """A TLS connection as a client makes one."""
+        trust = ssl.create_default_context(cafile=f"{self.folder}/server.crt")
+        return trust.wrap_socket(
+            socket.create_connection(("127.0.0.1", self.port), 10), server_hostname=NAME
+        )
+
     def ask(
         self,
         method: str,
@@ -314,11 +321,8 @@ class Stage:
         **headers: str,
     ) -> Answer:
         """One request over a connection of its own. Header names: X_Y for X-Y."""
-        trust = ssl.create_default_context(cafile=f"{self.folder}/server.crt")
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10)
-        connection.sock = trust.wrap_socket(
-            socket.create_connection(("127.0.0.1", self.port), 10), server_hostname=NAME
-        )
+        connection.sock = self.connect()
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent |= {"Host": NAME} | ({"Authorization": f"Bearer {key}"} if key else {})
         try:

@@ -6,9 +6,12 @@ from __future__ import annotations
 import json
 import subprocess
 import typing as t
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from tests.lab.steps import wait_until
 
 from .stage import GO_ON, NAME, Heard, Say, Stage, render
 
@@ -222,6 +225,31 @@ def test_what_the_hop_answers_itself(stage: Stage) -> None:
     stage.hop_says = lambda heard: Say(200, {"Content-Type": "application/json"}, b'{"models":[]}')
     assert stage.ask("GET", "/api/tags").body == b'{"models":[]}'
     assert stage.llm.heard == []
+
+
+def test_an_answer_of_the_hops_is_the_keys_own(stage: Stage) -> None:
+    """In both logs; the client does not see the key's id."""
+    said = {"Content-Type": "application/json", "X-Key-Id": "app1"}
+    stage.hop_says = lambda heard: Say(200, said, b'{"models":[]}')
+    answer = stage.ask("GET", "/api/tags")
+    assert stage.reported(answer)["key"] == "app1"
+    assert stage.logged(answer)["key_id"] == "app1"
+    assert "x-key-id" not in answer.headers
+
+
+def test_slow_bodies_of_an_address_are_few(tmp_path: Path, running: Stage) -> None:
+    """A small body is read before its key is looked at: as slowly as the client likes."""
+    stage = Stage(tmp_path / "stage", gateway_connections_per_address=2)
+    head = f"POST /api/chat HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 99\r\n\r\n{{"
+    try:
+        with ExitStack() as slow:
+            for _unused in range(2):
+                slow.enter_context(stage.connect()).sendall(head.encode())
+            assert wait_until(lambda: stage.ask("POST", "/api/chat", CHAT).status == 429)
+            assert stage.hop.heard == []
+        assert wait_until(lambda: stage.ask("POST", "/api/chat", CHAT).status == 200)
+    finally:
+        stage.close()
 
 
 @pytest.mark.parametrize("size", [len(CHAT), LARGE])

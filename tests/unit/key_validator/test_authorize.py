@@ -419,6 +419,7 @@ def test_a_key_with_some_models_sees_only_those(monkeypatch: pytest.MonkeyPatch)
     hop = list_with(monkeypatch, BOTH, b"GET")
     assert json.loads(hop.answers[0].body) == {"models": [{"name": "tiny:latest"}]}
     assert hop.audit.actions == ["request"]
+    assert b"X-Key-Id: app1\r\n" in hop.answers[0].head
     assert b"Content-Length: 37" in list_with(monkeypatch, BOTH, b"HEAD").answers[0].head
 
 

@@ -8,7 +8,7 @@ from llm_key_validator.in_flight import Admitted, InFlight
 
 def test_a_request_ends_once() -> None:
     table = InFlight(10)
-    admitted = Admitted("tiny:latest", 0)
+    admitted = Admitted("app1", "tiny:latest", 0)
     table.admit("a", admitted)
     assert len(table) == 1
     assert table.end("a") is admitted
@@ -38,7 +38,7 @@ def test_neither_table_grows_for_ever() -> None:
     assert not table.was_refused("4")
     assert table.was_refused("5")
     for number in range(20):
-        table.admit(str(number), Admitted(None, number))
+        table.admit(str(number), Admitted("app1", None, number))
     table.sweep(15)
     assert len(table) == 14
     assert table.end("5") is None

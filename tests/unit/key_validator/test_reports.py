@@ -56,7 +56,7 @@ class Desk:
 
 def test_the_end_of_a_request() -> None:
     desk = Desk()
-    desk.in_flight.admit(ID, Admitted("tiny:latest", 0))
+    desk.in_flight.admit(ID, Admitted("app1", "tiny:latest", 0))
     desk.take(key="app1", forwarded="1")
     (kept,) = desk.audit.records
     assert kept == {
@@ -70,6 +70,18 @@ def test_the_end_of_a_request() -> None:
         "http.response.body.bytes": 321,
     }
     assert len(desk.in_flight) == 0
+
+
+def test_a_place_is_free_at_the_end_whatever_nginx_knows_of_the_key() -> None:
+    """nginx knows no key of a request whose client hung up, or that the hop answered itself."""
+    desk = Desk()
+    tier = parse_tiers({"one": {"parallel_requests": 1}})["one"]
+    assert desk.quotas.admit("app1", tier, ID, 0).allowed
+    desk.in_flight.admit(ID, Admitted("app1", None, 0))
+    assert not desk.quotas.admit("app1", tier, "1" * 32, 0).allowed
+    desk.take(status=499, key="")
+    assert desk.quotas.admit("app1", tier, "1" * 32, 0).allowed
+    assert desk.audit.records[-1]["user.id"] == "app1"
 
 
 def test_a_refusal_that_is_recorded_gets_no_second_record() -> None:

@@ -262,7 +262,7 @@ class Authorizer:
         assert reading is not None  # noqa: S101 - _judge comes here only after _read
         model = reading.models[0] if reading.models else None
         request_id = call.context.request_id
-        self._in_flight.admit(request_id, Admitted(model, self._clock()))
+        self._in_flight.admit(request_id, Admitted(call.record.id, model, self._clock()))
 
         def recorded(written: bool) -> None:
             if written:
@@ -310,14 +310,16 @@ class Authorizer:
     async def _list_models(self, call: _Call) -> None:
         """Answer with the models that the key may use."""
         server = self._rules.llm_server
+        # For nginx's access log, and no further
+        headers = b"X-Key-Id: %b\r\n%b" % (call.record.id.encode(), call.quota)
         try:
             text = await fetch(server.backend, server.host_header, call.context.path)
             models = only_allowed(text, matcher(call.record.models))
         except UpstreamError:
             message = "The LLM server does not answer."
-            call.reply(answers.refusal(502, message, call.context.request_id, call.quota))
+            call.reply(answers.refusal(502, message, call.context.request_id, headers))
             return
-        call.reply(answers.with_body(200, _LIST_ANSWER, models, call.quota))
+        call.reply(answers.with_body(200, _LIST_ANSWER, models, headers))
 
     def _refuse(self, call: _Call, refusal: Refusal) -> None:
         """Refuse a request of a known key."""

@@ -2,7 +2,8 @@
 """Identity: who sends this request, and may they, as a function of clock, request, registry.
 
 The order of the checks is the point. Everything before the look-up depends on the request
-alone; everything after it is only reached with a key that really exists. So somebody without
+alone, and so does the checksum of a key that is not there; everything else after it is only
+reached with a key that really exists. So somebody without
 a valid key gets one answer, `unknown`, whatever the registry holds.
 """
 

@@ -263,6 +263,8 @@ class Connection(asyncio.Protocol):
         self._busy = True
         self.deadline = self._now() + self._config.answer_timeout_seconds
         self._listener.service.answer(request, self._reply)
+        if self._closing:
+            raise _StopError
 
     # Steps
 
@@ -297,8 +299,6 @@ class Connection(asyncio.Protocol):
         self._out += (answer.head, end, b"" if self._head else answer.body)
         if not self._feeding:
             self._write_out()
-        elif self._closing:
-            raise _StopError
         return True
 
     def _write_out(self) -> None:
@@ -334,7 +334,7 @@ class Connection(asyncio.Protocol):
         return request_id_of(next(lines, b""))
 
     def _stop_unreadable(self, cause: BaseException | None = None) -> None:
-        # Also reached when _reply stopped the parser: then everything is said already.
+        # Also reached when the last answer stopped the parser: then everything is said already.
         if self._closing:
             return
         if cause is not None and not isinstance(cause, _StopError):

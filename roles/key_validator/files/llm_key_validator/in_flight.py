@@ -12,8 +12,13 @@ _MAX_ENDED = 10_000
 
 
 class Admitted(NamedTuple):
-    """What is known of a request that was let through."""
+    """What is known of a request that was let through.
 
+    Whose it is as well: nginx does not know the key of a request that it gave up, or that the hop
+    answered itself.
+    """
+
+    key_id: str
     model: str | None
     # Seconds of the service's clock
     since: float

@@ -27,6 +27,7 @@ from .quotas import Quotas
 
 # Datagrams taken in one go before other work has its turn: what the socket holds (its unit)
 _AT_A_TIME = 512
+_MOST_READS = 4
 _MAX_DATAGRAM = 65536
 _TAG = b" llm: "
 _WORDS = 9
@@ -44,7 +45,7 @@ class Report(NamedTuple):
     duration_ns: int
     # Whether the LLM server was asked
     forwarded: bool
-    # Whose key it is; empty: nobody's
+    # Whose key it is; empty: nobody's, or nginx was not told
     key_id: str
     client: str
     # As they came: seldom needed
@@ -97,6 +98,8 @@ class Reports:
     def take(self, report: Report) -> None:
         """Record how one request ended."""
         admitted = self._in_flight.end(report.request_id)
+        if admitted is not None:
+            report = report._replace(key_id=admitted.key_id)
         if report.key_id:
             # Also of a request that was let through before this service started.
             self._quotas.release(report.key_id, report.request_id)
@@ -155,8 +158,10 @@ class ReportSource:
         self._listen()
 
     def catch_up(self) -> None:
-        """Read what has arrived by now."""
-        self._read(self._source)
+        """Read what has arrived by now, and not for ever what goes on arriving."""
+        for _unused in range(_MOST_READS):
+            if self._read(self._source):
+                return
 
     def _listen(self) -> None:
         self._loop.add_reader(self._source, self._arrived)
