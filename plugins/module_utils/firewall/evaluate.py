@@ -72,7 +72,7 @@ _NAT_PRIORITIES = {"prerouting": -100, "output": -100, "input": 100, "postroutin
 
 
 def judge(ruleset: Ruleset, packet: Packet, hook: str = "input") -> Judgement:
-    """Judge a packet on its whole way: received ("input"), sent ("output"), or passed on ("forward").
+    """Judge a packet on its whole way: received ("input"), sent ("output"), passed on ("forward").
 
     The chains at prerouting, postrouting, ingress and egress on that way count. Raises ValueError
     for another hook.
@@ -236,7 +236,7 @@ class _Walk:
             return self._pass_base_chain(hook, chains[0])
         written = dict(self._view.written)
         lengths = len(self._accepted), len(self._dropped), len(self._doubts), self._anything
-        passed = all([self._pass_base_chain(hook, each) for each in chains])
+        passed = self._pass_each(hook, chains)
         changed = {k for k, v in self._view.written.items() if written.get(k, v) != v}
         changed |= self._view.written.keys() - written.keys()
         if not changed:
@@ -244,9 +244,13 @@ class _Walk:
         del self._accepted[lengths[0] :], self._dropped[lengths[1] :], self._doubts[lengths[2] :]
         self._anything = lengths[3]
         self._forget(changed)
-        passed = all([self._pass_base_chain(hook, each) for each in chains])
+        passed = self._pass_each(hook, chains)
         self._forget(changed)
         return passed
+
+    def _pass_each(self, hook: str, chains: Sequence[_BaseChain]) -> bool:
+        passed = [self._pass_base_chain(hook, each) for each in chains]
+        return all(passed)
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
@@ -257,9 +261,10 @@ class _Walk:
         self._view.enter(hook, base.priority)
         sure = base.sure
         if base.chain.kind == "nat":
-            if self._view.state in NOT_TRANSLATED:
+            visited = self._visits_nat(hook)
+            if visited is False:
                 return True
-            sure = sure and self._view.state is not None
+            sure = sure and visited is True
         run = _Run(base.table, self._view, self._budget, sure=sure)
         ends = run.base_chain(base.chain)
         if ends.found == _DROP and sure:
@@ -272,6 +277,21 @@ class _Walk:
             self._doubt_everything(ends.reasons[_FOREIGN])
         self._doubts += run.doubts + ends.reasons.get(_DROP, [])
         return bool(ends.found & _ACCEPT) or not sure
+
+
+    def _visits_nat(self, hook: str) -> bool | None:
+        """Say whether nat chains see the packet: the first of a connection, once in each direction.
+
+        One from the loopback interface has passed those at output and postrouting already.
+        """
+        state = self._view.state
+        if state in NOT_TRANSLATED:
+            return False
+        received = hook in ("prerouting", "input")
+        if received and self._packet.in_interface == "lo":
+            return False
+        unknown = state is None or (received and self._packet.in_interface is None)
+        return None if unknown else True
 
 
 def _effective_priority(hook: str, chain: Chain) -> int:
@@ -337,7 +357,7 @@ class _Run:
         return ends
 
     def _chain(self, chain: Chain) -> _Ends:
-        """Return the ends of a chain; what it came to before in the same state, it comes to again."""
+        """Return the ends of a chain: in the same state it comes to the same ends as before."""
         before = self._state(chain)
         if before in self._known:
             return self._known[before]
@@ -381,7 +401,10 @@ class _Run:
             elif isinstance(step, (Terminal, Jump, Switch, Foreign)):
                 return self._decide(chain, rule, step, ends, matched=matched)
             else:
-                matched = self._write(step, matched=matched)
+                runs = self._write(step, matched=matched)
+                if runs is False:
+                    break
+                matched = runs is True
         return True
 
     def _holds(self, test: Test) -> bool | None:
@@ -393,21 +416,23 @@ class _Run:
         found = test.pool().contains(value)
         return None if found is None else found is not test.negated
 
-    def _write(self, step: Step, *, matched: bool) -> bool:
-        """Change what later rules see; return whether the rest of the rule surely runs."""
+    def _write(self, step: Step, *, matched: bool) -> bool | None:
+        """Change what later rules see; return whether the rest of the rule runs (None: perhaps)."""
         certain = matched and self._certain
         if isinstance(step, Assign):
             value = step.value.evaluate(self._view)
+            if value is ABSENT:
+                return False
             number = value if isinstance(value, int) else None
+            # A key that its map may not have may end the rule.
             surely = number is not None or not isinstance(step.value, Mapped)
-            # A key that its map does not have ends the rule: the field may stay as it is.
             self._view.write(step.field, number, certain=certain and surely)
-            return matched and surely
+            return True if matched and surely else None
         if isinstance(step, Update):
             self._updated.add(step.name)
         elif isinstance(step, Notrack):
             self._view.notrack(certain=certain)
-        return matched
+        return True if matched else None
 
     # -- Verdicts ----------------------------------------------------------------------------------
 

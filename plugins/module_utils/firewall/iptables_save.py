@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.numbers import (
     Names,
     Region,
-    UnknownValue,
+    UnknownValueError,
     interface,
     interface_range,
     ip_number,
@@ -217,7 +217,7 @@ class _Option(t.NamedTuple):
     @property
     def value(self) -> str:
         if not self.values:
-            raise UnknownValue(f"{self.name} without a value")
+            raise UnknownValueError(f"{self.name} without a value")
         return self.values[0]
 
 
@@ -240,7 +240,7 @@ class _RuleReader:
         for module, options in self._blocks():
             try:
                 steps += self._block(module, options)
-            except (UnknownValue, ValueError, IndexError):
+            except (UnknownValueError, ValueError, IndexError):
                 doubt = Perhaps(f"match {module or 'of unknown form'}")
                 steps.append(Foreign(module, certain=False) if module in ("-j", "-g") else doubt)
         return steps
@@ -449,7 +449,7 @@ def _tcp_flags(words: str) -> int:
     bits = 0
     for word in words.split(","):
         if word not in _TCP_FLAGS:
-            raise UnknownValue(f"TCP flag {word!r}")
+            raise UnknownValueError(f"TCP flag {word!r}")
         bits |= _TCP_FLAGS[word]
     return bits
 
@@ -480,7 +480,7 @@ def _conntrack_option(option: _Option) -> Step:
             return _nat_state(words, option.negated)
         bits = sum(_STATES[word] for word in set(words) if word in _STATES)
         if not set(words) <= _STATES.keys():
-            raise UnknownValue(f"connection state {option.value}")
+            raise UnknownValueError(f"connection state {option.value}")
         return _test(Bits(Field("ct.state"), bits), [_same(0)], not option.negated)
     if option.name == "--ctdir":
         return _test(

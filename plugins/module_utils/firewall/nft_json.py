@@ -20,7 +20,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.numbers 
     WIDTHS,
     Names,
     Region,
-    UnknownValue,
+    UnknownValueError,
     flags,
     number,
     region,
@@ -55,8 +55,10 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.rulesets
 
 __all__ = ("parse_nft",)
 
+Json = t.Any  # whatever JSON holds: reading it finds out
+
 # What reading JSON of another shape than ours may raise.
-_SHAPE_ERRORS = (UnknownValue, KeyError, TypeError, ValueError, IndexError, AttributeError)
+_SHAPE_ERRORS = (UnknownValueError, KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 _PAYLOAD_KINDS = {
     "ip.saddr": "ipv4", "ip.daddr": "ipv4", "ip.protocol": "proto", "ip.version": "number",
@@ -150,13 +152,13 @@ def _notes(listing: str) -> _Notes:
     dormant: dict[tuple[str, str], bool] = {}
     devices: dict[tuple[str, str, str], tuple[str, ...]] = {}
     heads = list(_TABLE_LINE.finditer(listing))
-    for head, following in zip(heads, [*heads[1:], None]):
+    for head, following in zip(heads, [*heads[1:], None], strict=True):
         key = head["family"], head["name"]
         body = listing[head.end() : following.start() if following else len(listing)]
         chains = list(_CHAIN_LINE.finditer(body))
         preamble = body[: chains[0].start()] if chains else body
         dormant[key] = bool(_DORMANT.search(preamble))
-        for chain, after in zip(chains, [*chains[1:], None]):
+        for chain, after in zip(chains, [*chains[1:], None], strict=True):
             found = _DEVICES.search(body, chain.end(), after.start() if after else len(body))
             if found:
                 words = (found["many"] or found["one"]).split(",")
@@ -251,7 +253,7 @@ class _Reader:
 
     def _rule(self, body: dict[str, t.Any]) -> Rule:
         place = body["family"], body["table"]
-        expr = body["expr"] if "expr" in body else []
+        expr = body.get("expr", [])
         steps: list[Step] = []
         for each in expr:
             try:
@@ -305,7 +307,7 @@ class _Reader:
                 bound = number(right, kind, self._names)
                 return Test(left, _pool_of([_half(operator, bound)]))
         if operator not in ("==", "!=", "in"):
-            raise UnknownValue(f"operator {operator!r}")
+            raise UnknownValueError(f"operator {operator!r}")
         named = right[1:] if isinstance(right, str) and right.startswith("@") else None
         pool = self._set_pool(right, kinds, place)
         return Test(left, pool, negated=operator == "!=", named=named)
@@ -352,7 +354,7 @@ class _Reader:
     # -- Expressions -------------------------------------------------------------------------------
 
     def _expression(
-        self, left: t.Any, place: tuple[str, str]
+        self, left: Json, place: tuple[str, str]
     ) -> tuple[Expression, tuple[str, ...]]:
         """Return an expression and the kinds of the constants it is compared with."""
         ((form, body),) = left.items()
@@ -371,7 +373,7 @@ class _Reader:
         name, kind = _field(form, body, place[0])
         return Field(name), (kind,)
 
-    def _value(self, value: t.Any, kind: str, place: tuple[str, str]) -> Expression:
+    def _value(self, value: Json, kind: str, place: tuple[str, str]) -> Expression:
         """Return what a statement assigns: a constant, an expression, or a map's answer."""
         if not isinstance(value, dict):
             return Constant(number(value, kind, self._names))
@@ -379,7 +381,7 @@ class _Reader:
             key, kinds = self._expression(value["map"]["key"], place)
             data = value["map"]["data"]
 
-            def read(item: t.Any) -> int:
+            def read(item: Json) -> int:
                 return number(item, kind, self._names)
 
             return Mapped(key, self._map_pool(data, kinds, read, place))
@@ -387,7 +389,7 @@ class _Reader:
 
     # -- Sets and maps -----------------------------------------------------------------------------
 
-    def _set_pool(self, right: t.Any, kinds: tuple[str, ...], place: tuple[str, str]) -> PoolSource:
+    def _set_pool(self, right: Json, kinds: tuple[str, ...], place: tuple[str, str]) -> PoolSource:
         def read(elements: Sequence[t.Any]) -> Pool:
             return _read_set(elements, kinds, self._names)
 
@@ -407,7 +409,7 @@ class _Reader:
 
     def _map_pool(
         self,
-        data: t.Any,
+        data: Json,
         kinds: tuple[str, ...],
         read_data: Callable[[t.Any], t.Any],
         place: tuple[str, str],
@@ -426,7 +428,7 @@ class _Reader:
         read: Callable[[Sequence[t.Any]], Pool],
     ) -> PoolSource:
         if key not in self._sets:
-            raise UnknownValue(f"set {key[2]} is not listed")
+            raise UnknownValueError(f"set {key[2]} is not listed")
         if (key, form) not in self._pools:
             self._pools[key, form] = NamedSet(_list(self._sets[key].get("elem", [])), read)
         return self._pools[key, form]
@@ -435,7 +437,7 @@ class _Reader:
 _EVERYTHING = Pool([], catchall=(None,))
 
 
-def _not_understood(statement: t.Any) -> Step:
+def _not_understood(statement: Json) -> Step:
     """A match may or may not hold; any other statement may do anything to the packet."""
     if isinstance(statement, dict) and len(statement) == 1:
         ((kind, body),) = statement.items()
@@ -447,11 +449,11 @@ def _not_understood(statement: t.Any) -> Step:
     return Foreign("a statement of unknown form", certain=False)
 
 
-def _list(elements: t.Any) -> list[t.Any]:
+def _list(elements: Json) -> list[t.Any]:
     return elements if isinstance(elements, list) else [elements]
 
 
-def _is_set(right: t.Any) -> bool:
+def _is_set(right: Json) -> bool:
     if isinstance(right, dict):
         return "set" in right
     return isinstance(right, str) and right.startswith("@")
@@ -478,8 +480,8 @@ def _bitwise(form: str, inner: Expression, bits: int, width: int) -> Expression:
     return Bits(inner, ones, flip=bits)
 
 
-def _field(form: str, body: t.Any, family: str) -> tuple[str, str]:
-    """Return a field's name and the kind of its constants; raises UnknownValue."""
+def _field(form: str, body: Json, family: str) -> tuple[str, str]:
+    """Return a field's name and the kind of its constants; raises UnknownValueError."""
     if form == "payload":
         return _payload_field(body, family)
     if form == "meta":
@@ -491,8 +493,9 @@ def _field(form: str, body: t.Any, family: str) -> tuple[str, str]:
         name = f"fib.{body['result']}:{'.'.join(sorted(listed))}"
         return name, "fibtype" if body["result"] == "type" else "bool"
     if form == "exthdr" and body.get("name") in _EXTENSION_HEADERS:
-        # Without a field it asks whether the header is there.
-        return f"exthdr.{body['name']}" + (".field" if "field" in body else ""), "number"
+        if "field" in body:
+            return f"exthdr.{body['name']}.field", "number"
+        return f"exthdr.{body['name']}", "bool"  # whether the header is there
     return f"unknown.{form}", "number"
 
 
@@ -519,13 +522,13 @@ def _ct_field(body: dict[str, t.Any]) -> tuple[str, str]:
     return f"ct.{body['dir']}.{key}", kind
 
 
-def _verdict_step(verdict: t.Any) -> Step:
+def _verdict_step(verdict: Json) -> Step:
     ((kind, body),) = verdict.items()
     if kind in ("jump", "goto"):
         return Jump(str(body["target"]), goto=kind == "goto")
     if kind in _TERMINALS:
         return Terminal(kind)
-    raise UnknownValue(f"verdict {kind!r}")
+    raise UnknownValueError(f"verdict {kind!r}")
 
 
 def _read_set(elements: Sequence[t.Any], kinds: tuple[str, ...], names: Names) -> Pool:
@@ -567,17 +570,17 @@ def _read_map(
     return Pool(boxes, data, catchall, incomplete)
 
 
-def _plain(element: t.Any) -> t.Any:
+def _plain(element: Json) -> Json:
     """Return an element without its expiry, counter and comment."""
     if isinstance(element, dict) and "elem" in element:
         return element["elem"]["val"]
     return element
 
 
-def _box(value: t.Any, kinds: tuple[str, ...], names: Names) -> tuple[Region, ...]:
+def _box(value: Json, kinds: tuple[str, ...], names: Names) -> tuple[Region, ...]:
     if len(kinds) == 1:
         return (region(value, kinds[0], names),)
     parts = value["concat"]
     if len(parts) != len(kinds):
-        raise UnknownValue(f"{len(parts)} parts in a concatenation of {len(kinds)}")
-    return tuple(region(part, kind, names) for part, kind in zip(parts, kinds))
+        raise UnknownValueError(f"{len(parts)} parts in a concatenation of {len(kinds)}")
+    return tuple(region(part, kind, names) for part, kind in zip(parts, kinds, strict=True))

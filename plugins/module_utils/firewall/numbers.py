@@ -16,7 +16,7 @@ from collections.abc import Mapping
 __all__ = (
     "WIDTHS",
     "Names",
-    "UnknownValue",
+    "UnknownValueError",
     "interface",
     "interface_range",
     "ip_number",
@@ -27,7 +27,7 @@ __all__ = (
 Region = tuple[int, int]  # both ends belong to it
 
 
-class UnknownValue(ValueError):
+class UnknownValueError(ValueError):
     """A constant of the rule set that we do not know how to read."""
 
 
@@ -94,19 +94,19 @@ _IFNAMSIZ = 16
 
 
 def ip_number(text: str, kind: str) -> int:
-    """Return an address of kind "ipv4" or "ipv6" as a number; raises UnknownValue."""
+    """Return an address of kind "ipv4" or "ipv6" as a number; raises UnknownValueError."""
     family = socket.AF_INET if kind == "ipv4" else socket.AF_INET6
     try:
         return int.from_bytes(socket.inet_pton(family, text), "big")
     except (OSError, TypeError, ValueError) as exc:
-        raise UnknownValue(f"{text!r} is no {kind} address") from exc
+        raise UnknownValueError(f"{text!r} is no {kind} address") from exc
 
 
 def interface(name: str) -> int:
     """Return an interface's name as the kernel compares it; "" stands for no interface."""
     raw = name.encode()
     if len(raw) >= _IFNAMSIZ:
-        raise UnknownValue(f"{name!r} is no name of an interface")
+        raise UnknownValueError(f"{name!r} is no name of an interface")
     return int.from_bytes(raw.ljust(_IFNAMSIZ, b"\0"), "big")
 
 
@@ -114,7 +114,7 @@ def interface_range(prefix: str) -> Region:
     """Return the names that begin with prefix."""
     raw = prefix.encode()
     if len(raw) > _IFNAMSIZ:
-        raise UnknownValue(f"{prefix!r} is no prefix of an interface's name")
+        raise UnknownValueError(f"{prefix!r} is no prefix of an interface's name")
     return (
         int.from_bytes(raw.ljust(_IFNAMSIZ, b"\0"), "big"),
         int.from_bytes(raw.ljust(_IFNAMSIZ, b"\xff"), "big"),
@@ -122,7 +122,7 @@ def interface_range(prefix: str) -> Region:
 
 
 def number(value: object, kind: str, names: Names = Names()) -> int:  # noqa: B008 - immutable
-    """Return one constant as a number; raises UnknownValue."""
+    """Return one constant as a number; raises UnknownValueError."""
     if isinstance(value, bool):
         if kind == "bool":
             return int(value)
@@ -131,7 +131,7 @@ def number(value: object, kind: str, names: Names = Names()) -> int:  # noqa: B0
             return value
     elif isinstance(value, str):
         return _number_of_text(value, kind, names)
-    raise UnknownValue(f"{value!r} is no {kind}")
+    raise UnknownValueError(f"{value!r} is no {kind}")
 
 
 def _number_of_text(text: str, kind: str, names: Names) -> int:
@@ -147,7 +147,7 @@ def _number_of_text(text: str, kind: str, names: Names) -> int:
     try:
         return number(int(text, 0), kind)
     except ValueError as exc:
-        raise UnknownValue(f"{text!r} is no {kind} we know") from exc
+        raise UnknownValueError(f"{text!r} is no {kind} we know") from exc
 
 
 def region(value: object, kind: str, names: Names = Names()) -> Region:  # noqa: B008 - immutable
@@ -188,6 +188,6 @@ def _is_wildcard(text: str) -> bool:
 
 def _prefix(base: int, length: object, width: int) -> Region:
     if not isinstance(length, int) or not 0 <= length <= width:
-        raise UnknownValue(f"{length!r} is no length of a prefix")
+        raise UnknownValueError(f"{length!r} is no length of a prefix")
     host = (1 << (width - length)) - 1
     return base & ~host, base | host

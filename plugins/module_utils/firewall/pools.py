@@ -83,7 +83,7 @@ class Pool:
             return None if self._size else False
         parts = t.cast("tuple[int | None, ...]", value)
         fits = any(
-            all(part is None or low <= part <= high for part, (low, high) in zip(parts, box))
+            all(part is None or low <= part <= high for part, (low, high) in zip(parts, box, strict=False))
             for box in self._boxes
         )
         return None if fits else False
@@ -123,7 +123,7 @@ def _scan(boxes: list[tuple[Region, ...]]) -> _Finder:
 
 def _inside(parts: Sequence[int], box: Sequence[Region]) -> bool:
     return len(parts) == len(box) and all(
-        low <= part <= high for part, (low, high) in zip(parts, box)
+        low <= part <= high for part, (low, high) in zip(parts, box, strict=False)
     )
 
 

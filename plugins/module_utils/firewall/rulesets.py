@@ -76,7 +76,7 @@ class View(t.Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of the packet or its metadata: "ip.saddr", "tcp.dport", "meta.iifname", "ct.state"."""
+    """A field of the packet or its metadata: "ip.saddr", "meta.iifname", "ct.state"."""
 
     name: str
 
@@ -104,7 +104,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Bits:
-    """(expression & mask) ^ flip: every bitwise operation of a rule with constants has this form."""
+    """(expression & mask) ^ flip: every bitwise operation with constants has this form."""
 
     of: Expression
     mask: int
@@ -149,7 +149,7 @@ class Mapped:
             return ABSENT
         hits = self.pool().look_up(key)
         if not hits.data:
-            return None if hits.may_miss and self.pool().incomplete else ABSENT
+            return None if self.pool().incomplete else ABSENT
         first = hits.data[0]
         if hits.may_miss or any(each != first for each in hits.data):
             return None
