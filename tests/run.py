@@ -60,9 +60,14 @@ def _unit(words: list[str]) -> list[list[str]]:
     return [["pytest", *(words or ["tests/unit"])]]
 
 
+def _kernel(words: list[str]) -> list[list[str]]:
+    return [["pytest", "tests/kernel", *words]]
+
+
 PARTS: dict[str, Part] = {
     "lint": _lint,
     "unit": _unit,
+    "kernel": _kernel,
     "sanity": sanity.commands,
     "floor": floor.commands,
 }
@@ -114,7 +119,7 @@ def _one(command: list[str], log: int, *, show: bool) -> int:
 
 def _checks() -> list[Outcome]:
     """What needs no hosts, one after the other: the scenarios have the other core."""
-    return [_run(name, lambda name=name: PARTS[name]([])) for name in ("lint", "unit", "sanity")]
+    return [_run(name, lambda name=name: PARTS[name]([])) for name in ("lint", "unit", "kernel", "sanity")]
 
 
 def _scenarios(names: list[str], *, workers: int = 2) -> list[Outcome]:

@@ -6,10 +6,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.bench import gateway, harden
+from tests.bench import firewall, gateway, harden
 from tests.lab.steps import LabError
 
-BENCHES: dict[str, Callable[[list[str]], None]] = {"gateway": gateway.main, "harden": harden.main}
+BENCHES: dict[str, Callable[[list[str]], None]] = {
+    "firewall": firewall.main,
+    "gateway": gateway.main,
+    "harden": harden.main,
+}
 
 
 def main(words: list[str]) -> int:

@@ -16,6 +16,9 @@ import typing as t
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.collector import (
+    paused_collector,
+)
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.packets import Packet
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.rulesets import (
     ABSENT,
@@ -82,6 +85,7 @@ def judge(ruleset: Ruleset, packet: Packet, hook: str = "input") -> Judgement:
     return judge_path(ruleset, packet, WALKS[hook], judged_at=hook)
 
 
+@paused_collector()
 def judge_path(
     ruleset: Ruleset, packet: Packet, hooks: Iterable[str], *, judged_at: str | None = None
 ) -> Judgement:

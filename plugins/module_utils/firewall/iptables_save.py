@@ -13,6 +13,9 @@ import typing as t
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.collector import (
+    paused_collector,
+)
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.numbers import (
     Names,
     Region,
@@ -100,6 +103,7 @@ _TCP_FLAGS = {
 }  # fmt: skip
 
 
+@paused_collector()
 def parse_iptables(
     text: str,
     family: str,
@@ -359,7 +363,7 @@ def _same(value: int) -> Region:
 
 
 def _test(left: Expression, ranges: Sequence[Region], negated: bool) -> Test:
-    pool = Pool([(each,) for each in ranges])
+    pool = Pool(ranges)
     return Test(left, lambda: pool, negated)
 
 

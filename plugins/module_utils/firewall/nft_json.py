@@ -14,8 +14,12 @@ import json
 import re
 import typing as t
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall import nft_text
+from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.collector import (
+    paused_collector,
+)
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.numbers import (
     WIDTHS,
     Names,
@@ -23,7 +27,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.numbers 
     UnknownValueError,
     flags,
     number,
-    region,
+    region_reader,
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.pools import Pool
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.rulesets import (
@@ -58,7 +62,7 @@ __all__ = ("parse_nft",)
 Json = t.Any  # whatever JSON holds: reading it finds out
 
 # What reading JSON of another shape than ours may raise.
-_SHAPE_ERRORS = (UnknownValueError, KeyError, TypeError, ValueError, IndexError, AttributeError)
+_SHAPE_ERRORS = (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError)
 
 _PAYLOAD_KINDS = {
     "ip.saddr": "ipv4", "ip.daddr": "ipv4", "ip.protocol": "proto", "ip.version": "number",
@@ -95,6 +99,7 @@ _DEVICES = re.compile(
 _FLAG_NAMES = frozenset({"dormant", "owner", "persist"})
 
 
+@paused_collector()
 def parse_nft(
     text: str,
     listing: str = "",
@@ -152,13 +157,13 @@ def _notes(listing: str) -> _Notes:
     dormant: dict[tuple[str, str], bool] = {}
     devices: dict[tuple[str, str, str], tuple[str, ...]] = {}
     heads = list(_TABLE_LINE.finditer(listing))
-    for head, following in zip(heads, [*heads[1:], None], strict=True):
+    for head, following in pairwise([*heads, None]):
         key = head["family"], head["name"]
         body = listing[head.end() : following.start() if following else len(listing)]
         chains = list(_CHAIN_LINE.finditer(body))
         preamble = body[: chains[0].start()] if chains else body
         dormant[key] = bool(_DORMANT.search(preamble))
-        for chain, after in zip(chains, [*chains[1:], None], strict=True):
+        for chain, after in pairwise([*chains, None]):
             found = _DEVICES.search(body, chain.end(), after.start() if after else len(body))
             if found:
                 words = (found["many"] or found["one"]).split(",")
@@ -460,7 +465,7 @@ def _is_set(right: Json) -> bool:
 
 
 def _pool_of(ranges: Sequence[Region]) -> PoolSource:
-    pool = Pool([(each,) for each in ranges])
+    pool = Pool(ranges)
     return lambda: pool
 
 
@@ -531,56 +536,65 @@ def _verdict_step(verdict: Json) -> Step:
     raise UnknownValueError(f"verdict {kind!r}")
 
 
-def _read_set(elements: Sequence[t.Any], kinds: tuple[str, ...], names: Names) -> Pool:
-    boxes, catchall, incomplete = [], (), False
+def _read_set(elements: Sequence[Json], kinds: tuple[str, ...], names: Names) -> Pool:
+    read = _element_reader(kinds, names)
+    boxes: list[Json] = []
+    catchall: tuple[None, ...] = ()
+    incomplete = False
     for element in elements:
         try:
-            value = _plain(element)
-            if value == "*":
+            if element == "*":
                 catchall = (None,)
             else:
-                boxes.append(_box(value, kinds, names))
+                boxes.append(read(element))
         except _SHAPE_ERRORS:
             incomplete = True
-    return Pool(boxes, catchall=catchall, incomplete=incomplete)
+    return Pool(boxes, dimensions=len(kinds), catchall=catchall, incomplete=incomplete)
 
 
 def _read_map(
-    elements: Sequence[t.Any],
+    elements: Sequence[Json],
     kinds: tuple[str, ...],
     names: Names,
-    read_data: Callable[[t.Any], t.Any],
+    read_data: Callable[[Json], t.Any],
 ) -> Pool:
-    boxes: list[tuple[Region, ...]] = []
+    read = _element_reader(kinds, names)
+    boxes: list[Json] = []
     data: list[t.Any] = []
     catchall: tuple[t.Any, ...] = ()
     incomplete = False
     for element in elements:
         try:
             key, item = element
-            value, datum = _plain(key), read_data(item)
-            if value == "*":
+            datum = read_data(item)
+            if key == "*" or _without_notes(key) == "*":
                 catchall = (datum,)
             else:
-                box = _box(value, kinds, names)
-                boxes.append(box)
+                boxes.append(read(key))
                 data.append(datum)
         except _SHAPE_ERRORS:
             incomplete = True
-    return Pool(boxes, data, catchall, incomplete)
+    return Pool(
+        boxes, dimensions=len(kinds), data=data, catchall=catchall, incomplete=incomplete
+    )
 
 
-def _plain(element: Json) -> Json:
+def _without_notes(element: Json) -> Json:
     """Return an element without its expiry, counter and comment."""
     if isinstance(element, dict) and "elem" in element:
         return element["elem"]["val"]
     return element
 
 
-def _box(value: Json, kinds: tuple[str, ...], names: Names) -> tuple[Region, ...]:
-    if len(kinds) == 1:
-        return (region(value, kinds[0], names),)
-    parts = value["concat"]
-    if len(parts) != len(kinds):
-        raise UnknownValueError(f"{len(parts)} parts in a concatenation of {len(kinds)}")
-    return tuple(region(part, kind, names) for part, kind in zip(parts, kinds, strict=True))
+def _element_reader(kinds: tuple[str, ...], names: Names) -> Callable[[Json], Json]:
+    """Return a function from an element to its range, or its ranges in several dimensions."""
+    readers = [region_reader(kind, names) for kind in kinds]
+    if len(readers) == 1:
+        (read,) = readers
+        return lambda element: read(_without_notes(element))
+
+    def read_all(element: Json) -> Json:
+        parts = _without_notes(element)["concat"]
+        return tuple([read(part) for read, part in zip(readers, parts, strict=True)])
+
+    return read_all

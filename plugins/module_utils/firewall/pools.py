@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.numbers import Region
 
@@ -28,32 +28,33 @@ class Hits(t.NamedTuple):
 class Pool:
     """An immutable set (data is None) or map of ranges, in one dimension or several.
 
-    `catchall` holds the data of the element `*` (an empty tuple: there is none). With
-    `incomplete`, there are elements we could not read: whatever is not found may be among those.
+    Elements are ranges, or in several dimensions tuples of ranges. `catchall` holds the data of the
+    element `*` (an empty tuple: there is none). With `incomplete`, there are elements we could not
+    read: whatever is not found may be among those.
     """
+
+    __slots__ = ("_boxes", "_catchall", "_data", "_find", "_size", "incomplete")
 
     def __init__(
         self,
-        elements: Iterable[tuple[Region, ...]],
+        elements: Sequence[t.Any],
+        *,
+        dimensions: int = 1,
         data: Sequence[t.Any] | None = None,
         catchall: tuple[t.Any, ...] = (),
         incomplete: bool = False,
     ) -> None:
-        boxes = list(elements)
         self._data = data
         self._catchall = catchall
+        self._size = len(elements)
         self.incomplete = incomplete
-        self._size = len(boxes)
         self._find: _Finder
-        if all(len(box) == 1 for box in boxes):
+        if dimensions == 1:
             self._boxes = None
-            self._find = _line([box[0] for box in boxes], mergeable=data is None)
+            self._find = _line(elements, mergeable=data is None)
         else:
-            self._boxes = boxes
-            self._find = _space(boxes)
-
-    def __len__(self) -> int:
-        return self._size
+            self._boxes = elements
+            self._find = _space(elements)
 
     def contains(self, value: Value) -> bool | None:
         """Say whether the value is an element; None when that is not known."""
@@ -89,70 +90,72 @@ class Pool:
         return None if fits else False
 
 
-def _line(ranges: list[Region], *, mergeable: bool) -> _Finder:
+def _line(ranges: Sequence[Region], *, mergeable: bool) -> _Finder:
     """Index ranges of one dimension."""
+    if len(ranges) == 1:
+        ((first, last),) = ranges
+        return lambda value: (0,) if first <= value <= last else ()
     order = sorted(range(len(ranges)), key=ranges.__getitem__)
     starts: list[int] = []
     ends: list[int] = []
-    indices: list[tuple[int]] = []
     for index in order:
         low, high = ranges[index]
         if ends and low <= ends[-1]:
             if not mergeable:
-                return _scan([(each,) for each in ranges])
+                return lambda value: [i for i, (a, z) in enumerate(ranges) if a <= value <= z]
             ends[-1] = max(ends[-1], high)
+            # Of a set, only the number of elements found is ever asked.
             continue
         starts.append(low)
         ends.append(high)
-        indices.append((index,))
 
     def find(value: int) -> Sequence[int]:
         at = bisect_right(starts, value) - 1
-        return indices[at] if at >= 0 and value <= ends[at] else ()
+        return (order[at],) if at >= 0 and value <= ends[at] else ()
 
     return find
 
 
-def _scan(boxes: list[tuple[Region, ...]]) -> _Finder:
-    def find(value: t.Any) -> Sequence[int]:
-        parts = value if isinstance(value, tuple) else (value,)
-        return [index for index, box in enumerate(boxes) if _inside(parts, box)]
-
-    return find
-
-
-def _inside(parts: Sequence[int], box: Sequence[Region]) -> bool:
-    return len(parts) == len(box) and all(
-        low <= part <= high for part, (low, high) in zip(parts, box, strict=False)
-    )
-
-
-def _space(boxes: list[tuple[Region, ...]]) -> _Finder:
+def _space(boxes: Sequence[tuple[Region, ...]]) -> _Finder:
     """Index boxes: a dictionary for points, buckets along the axis with the most single values.
 
     Boxes may overlap, and which of them the kernel takes is not ours to say: all are returned.
     """
-    dimensions = min(len(box) for box in boxes)
-    singles = [sum(box[d][0] == box[d][1] for box in boxes) for d in range(dimensions)]
-    axis = max(range(dimensions), key=singles.__getitem__)
     points: dict[tuple[int, ...], list[int]] = {}
+    wide: list[int] = []
+    for index, box in enumerate(boxes):
+        lows, highs = zip(*box, strict=True)
+        if lows == highs:
+            points.setdefault(lows, []).append(index)
+        else:
+            wide.append(index)
+    axis = _best_axis([boxes[index] for index in wide])
     buckets: dict[int, list[int]] = {}
     ranged: list[int] = []
-    for index, box in enumerate(boxes):
-        if all(low == high for low, high in box):
-            points.setdefault(tuple(low for low, _high in box), []).append(index)
-        elif box[axis][0] == box[axis][1]:
-            buckets.setdefault(box[axis][0], []).append(index)
-        else:
-            ranged.append(index)
+    for index in wide:
+        low, high = boxes[index][axis]
+        (buckets.setdefault(low, []) if low == high else ranged).append(index)
 
     def find(parts: tuple[int, ...]) -> Sequence[int]:
         found = list(points.get(parts, ()))
-        if buckets:
+        if wide:
             found += [i for i in buckets.get(parts[axis], ()) if _inside(parts, boxes[i])]
-        return found + [i for i in ranged if _inside(parts, boxes[i])]
+            found += [i for i in ranged if _inside(parts, boxes[i])]
+        return found
 
     return find
+
+
+def _best_axis(boxes: Sequence[tuple[Region, ...]]) -> int:
+    """Return the dimension in which most of the boxes have a single value."""
+    if not boxes:
+        return 0
+    singles = [sum(box[axis][0] == box[axis][1] for box in boxes) for axis in range(len(boxes[0]))]
+    return max(range(len(singles)), key=singles.__getitem__)
+
+
+def _inside(parts: Sequence[int], box: Sequence[Region]) -> bool:
+    return all(low <= part <= high for part, (low, high) in zip(parts, box, strict=True))
 
 
 ANYTHING = Pool([], catchall=(None,))
