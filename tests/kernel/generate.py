@@ -39,6 +39,11 @@ class Case:
     iptables: dict[str, str] = field(default_factory=dict)  # by the name of the restore command
     packets: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def may_stop_early(self) -> bool:
+        """Say whether packets may be dropped before the first hook of the oracle."""
+        return "hook ingress" in self.nft
+
 
 class Words:
     """A source of random words."""
@@ -156,17 +161,58 @@ NAMED = """
 """
 
 
-def nft(words: Words) -> str:
+# Forms that only the kernel can decide, or that rewrite the packet: never a wrong ACCEPT or DROP.
+WILD_MATCHES = (
+    "limit rate 1/hour burst 3 packets", "limit rate over 1/hour", "quota over 200 bytes",
+    "numgen inc mod 2 0", "ct status dnat", "ct status != dnat", "ct status seen-reply",
+    "ct direction original", "ct direction reply", "ct original ip saddr 10.1.0.1", "meta cpu 0",
+    "meta pkttype host", "meta pkttype { broadcast, multicast }", "ip ttl 64", "ip length < 41",
+    "tcp option maxseg exists", "fib saddr type local", "fib daddr . iif type local",
+    "meta skuid 0", "meta skuid != 0", "ct mark 5", "ct count 2", "ip dscp cs0", "ip frag-off 0",
+    "tcp sequence 1", "udp length 8", "icmp type echo-request", "meta length 40", "ct id 5",
+    "@th,16,16 443", "@nh,64,8 64", "ether saddr 02:00:00:00:00:99", "iifgroup 0",
+    "meta time > \"2000-01-01\"", "ct bytes > 10", "ct packets > 0", "ct l3proto ipv4",
+)  # fmt: skip
+WILD_STATEMENTS = (
+    "tcp dport set 80", "ip daddr set 10.0.0.1", "ip dscp set cs1", "ip ttl set 5",
+    "meta priority set 1", "meta nftrace set 0", "ct mark set ct mark or 1",
+    "update @seen4 { ip saddr limit rate over 1/hour }", "delete @seen4 { ip saddr }",
+    "add @seen4 { ip saddr counter }", "meta mark set numgen inc mod 7",
+    "meter m { ip saddr limit rate 1/hour }", "log group 5", "notrack",
+)  # fmt: skip
+_TRANSLATIONS = {
+    "prerouting": ("dnat ip to 10.0.0.1", "tcp dport 80 redirect to :22"),
+    "output": ("dnat ip to 10.1.0.1", "tcp dport 80 redirect to :22"),
+    "postrouting": ("masquerade", "snat ip to 10.0.0.1"),
+    "input": ("snat ip to 10.1.0.9",),
+}
+# Families whose chains an IP packet of the test meets at most on a device.
+STRANGERS = (
+    'table netdev {n} {{\nchain c {{ type filter hook ingress device "{device}" priority 0;'
+    " policy {policy};\n ip saddr 10.1.0.0/16 accept\n tcp dport 80 drop\n }}\n}}\n",
+    "table bridge {n} {{\nchain c {{ type filter hook input priority 0; policy {policy};\n }}\n}}\n",
+    "table arp {n} {{\nchain c {{ type filter hook input priority 0; policy accept;\n }}\n}}\n",
+)
+
+
+def nft(words: Words, *, wild: bool = False) -> str:
     """Return one to three tables."""
     families = [words.one(("inet", "inet", "ip", "ip6")) for _ in range(words.one((1, 1, 2, 3)))]
-    return "".join(NftTable(words, family, f"t{n}").write() for n, family in enumerate(families))
+    tables = [
+        NftTable(words, family, f"t{n}", wild=wild).write() for n, family in enumerate(families)
+    ]
+    if wild and words.often(0.3):
+        device, policy = words.one(("t0", "t1")), words.one(("accept", "drop"))
+        tables.append(words.one(STRANGERS).format(n="s", device=device, policy=policy))
+    return "".join(tables)
 
 
 class NftTable:
     """Writes one random table."""
 
-    def __init__(self, words: Words, family: str, name: str) -> None:
+    def __init__(self, words: Words, family: str, name: str, *, wild: bool) -> None:
         self.words = words
+        self.wild = wild
         self.family = family
         self.name = name
         self.networks = ("ip", "ip6") if family == "inet" else (family,)
@@ -227,12 +273,25 @@ class NftTable:
             kind = "route"
         priority = words.one(PRIORITIES[3:] if kind == "nat" else PRIORITIES)
         policy = words.one(("accept", "accept", "drop"))
+        if self.wild and kind == "nat":
+            rules = [f"    {self._translation(hook)}"]
+            return [f"  chain b{number} {{ type nat hook {hook} priority {priority};", *rules, "  }"]
         head = f"type {kind} hook {hook} priority {priority}; policy {policy};"
         rules = self._rules((hook, priority, kind), self.chains, words.one((1, 2, 3, 4, 6)))
         if policy == "drop" and words.often(0.7):
             self._turn()
             rules.append("    " + " ".join([*self._matches(hook), "accept"]))
         return [f"  chain b{number} {{ {head}", *rules, "  }"]
+
+    def _translation(self, hook: str) -> str:
+        self._turn()
+        self.transport = "tcp"
+        if self.family == "inet":
+            self.network = "ip"
+        statement = self.words.one(_TRANSLATIONS[hook])
+        if self.family == "ip6":
+            statement = "masquerade" if hook == "postrouting" else "counter"
+        return " ".join([*self._matches(None, most=1), statement])
 
     # -- Rules -------------------------------------------------------------------------------------
 
@@ -248,11 +307,25 @@ class NftTable:
         if words.often(0.15):
             return " ".join([*self._matches(hook, most=1), self._verdict_map(hook, targets)])
         parts = self._matches(hook)
+        if self.wild and words.often(0.3):
+            return " ".join([*self._wild(base), self._verdict(hook, targets)])
         if words.often(0.2):
             parts.append(self._statement(base))
         if words.often(0.1):
             parts += self._matches(hook, most=1)
         return " ".join([*parts, words.one(("", "counter")), self._verdict(hook, targets)])
+
+    def _wild(self, base: tuple[str, int, str] | None) -> list[str]:
+        """Return a form of its own, on its own: it may contradict what else the rule says."""
+        words = self.words
+        form = words.one((*WILD_MATCHES, *WILD_STATEMENTS))
+        if self.family == "ip6" and ("ip " in form or "icmp " in form or "seen4" in form):
+            return []
+        if form == "notrack" and not (base and base[0] in ("prerouting", "output")):
+            return []
+        if form.startswith(("fib", "ether", "iifgroup")) and not (base and base[0] == "input"):
+            return []
+        return [form]
 
     def _turn(self) -> None:
         """Choose what the next rule speaks of."""
@@ -578,13 +651,15 @@ class IptablesRule:
 # -- Cases -----------------------------------------------------------------------------------------
 
 
-def case(seed: str, count: int, *, legacy: bool) -> Case:
-    """Return a rule set and `count` packets; the same seed gives the same case."""
+def case(seed: str, count: int, tools: str, *, wild: bool = False) -> Case:
+    """Return a rule set for "nft", "iptables" or "legacy", and `count` packets.
+
+    The same arguments give the same case.
+    """
     words = Words(seed)
     made = Case(seed)
-    tools = words.one(("nft", "nft", "nft", "iptables", "iptables", *(["legacy"] if legacy else [])))
     if tools == "nft" or words.often(0.5):
-        made.nft = nft(words)
+        made.nft = nft(words, wild=wild)
     if tools != "nft":
         suffix = "-legacy" if tools == "legacy" else "-nft"
         for family, command in (("ip", "iptables"), ("ip6", "ip6tables")):

@@ -168,16 +168,23 @@ class Network:
         """Return `nft -j list ruleset` and `nft list ruleset`."""
         return self.host.run("nft", "-j", "list", "ruleset"), self.host.run("nft", "list", "ruleset")
 
-    def seen(self, expected: set[tuple[str, int]]) -> dict[str, set[tuple[str, int]]]:
-        """Return {"came", "got", "left": {(family, id)}} once all expected packets came."""
+    def seen(
+        self, expected: set[tuple[str, int]], *, all_come: bool = True
+    ) -> dict[str, set[tuple[str, int]]]:
+        """Return {"came", "got", "left": {(family, id)}} once all expected packets came.
+
+        Where some may never come, wait until nothing changes any more.
+        """
         deadline = time.monotonic() + _PATIENCE
+        before: dict[str, set[tuple[str, int]]] = {}
         while True:
             sets = self._sets()
-            if expected <= sets["came"]:
+            if expected <= sets["came"] or (not all_come and sets == before):
                 return sets
             if time.monotonic() > deadline:
                 raise RuntimeError(f"packets that never came: {expected - sets['came']}")
-            time.sleep(0.01)
+            before = sets
+            time.sleep(0.01 if all_come else 0.2)
 
     def _sets(self) -> dict[str, set[tuple[str, int]]]:
         found: dict[str, set[tuple[str, int]]] = {"came": set(), "got": set(), "left": set()}

@@ -49,7 +49,8 @@ def run(network: Network, case: Case) -> list[Outcome]:
     arriving = [p for p in case.packets if p["way"] in ("input", "forward")]
     network.world.ask("inject", packets=arriving)
     network.host.ask("send", packets=[p for p in case.packets if p not in arriving])
-    seen = network.seen({(p["family"], p["id"]) for p in case.packets})
+    sent = {(p["family"], p["id"]) for p in case.packets}
+    seen = network.seen(sent, all_come=not case.may_stop_early)
     return [
         Outcome(packet, _passed(packet, seen), verdict(ruleset, packet)) for packet in case.packets
     ]
@@ -79,10 +80,9 @@ def verdict(ruleset: Ruleset, packet: dict[str, Any]) -> Judgement:
         return out
     back = {**packet, "mark": None, "out_interface": None, "user_id": None, "group_id": None}
     arrival = judge(ruleset, as_packet(back), "input")
-    return Judgement(
-        Verdict.MAYBE if out.verdict is Verdict.MAYBE is not arrival.verdict else arrival.verdict,
-        out.deciding + arrival.deciding,
-    )
+    if arrival.verdict is Verdict.ACCEPT and out.verdict is Verdict.MAYBE:
+        return out
+    return arrival
 
 
 def as_packet(packet: dict[str, Any]) -> Packet:

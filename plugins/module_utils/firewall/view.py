@@ -195,7 +195,8 @@ class PacketView:
         packet = self._packet
         if self._judged_at == "output":
             return {"meta.skuid": packet.user_id, "meta.skgid": packet.group_id}
-        if packet.protocol == "tcp" and packet.ct_state == "new" and hook != "postrouting":
+        passed_on = hook in ("forward", "postrouting", "egress")
+        if passed_on or (packet.protocol == "tcp" and packet.ct_state == "new"):
             return {"meta.skuid": ABSENT, "meta.skgid": ABSENT}
         return {"meta.skuid": None, "meta.skgid": None}
 
