@@ -275,7 +275,11 @@ class NftTable:
         policy = words.one(("accept", "accept", "drop"))
         if self.wild and kind == "nat":
             rules = [f"    {self._translation(hook)}"]
-            return [f"  chain b{number} {{ type nat hook {hook} priority {priority};", *rules, "  }"]
+            return [
+                f"  chain b{number} {{ type nat hook {hook} priority {priority};",
+                *rules,
+                "  }",
+            ]
         head = f"type {kind} hook {hook} priority {priority}; policy {policy};"
         rules = self._rules((hook, priority, kind), self.chains, words.one((1, 2, 3, 4, 6)))
         if policy == "drop" and words.often(0.7):
@@ -622,7 +626,9 @@ class IptablesRule:
 
     def _mark(self) -> str:
         mark = self.words.one(MARKS)
-        return f"-m mark {self._negation()}--mark {self.words.one((f'{mark}', f'{mark & 0xF}/0xf'))}"
+        return (
+            f"-m mark {self._negation()}--mark {self.words.one((f'{mark}', f'{mark & 0xF}/0xf'))}"
+        )
 
     def _interface(self) -> str:
         options = {"INPUT": ("-i",), "OUTPUT": ("-o",), "FORWARD": ("-i", "-o")}[self.chain]
@@ -641,7 +647,9 @@ class IptablesRule:
         if self.table == "filter":
             choices.append("-j REJECT")
         if self.table == "mangle":
-            choices += [f"-j MARK --set-xmark {self.words.one(MARKS)}/{self.words.one((255, 1))}"] * 3
+            choices += [
+                f"-j MARK --set-xmark {self.words.one(MARKS)}/{self.words.one((255, 1))}"
+            ] * 3
             choices += ["-j CONNMARK --save-mark", "-j CONNMARK --restore-mark"]
         if self.table == "raw":
             choices += ["-j CT --notrack"] * 2

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Two namespaces and two wires between them: a judged host, and the world around it.
 
-    world: w0 ──────── t0 :host      10.0.0.0/8, fd00:a::/64, and whatever has no other route
-           w1 ──────── t1            172.16.0.0/16, fd00:b::/64: what the host forwards to
+world: w0 ──────── t0 :host      10.0.0.0/8, fd00:a::/64, and whatever has no other route
+       w1 ──────── t1            172.16.0.0/16, fd00:b::/64: what the host forwards to
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ class Network:
 
     def listings(self) -> tuple[str, str]:
         """Return `nft -j list ruleset` and `nft list ruleset`."""
-        return self.host.run("nft", "-j", "list", "ruleset"), self.host.run("nft", "list", "ruleset")
+        return self.host.run("nft", "-j", "list", "ruleset"), self.host.run(
+            "nft", "list", "ruleset"
+        )
 
     def seen(
         self, expected: set[tuple[str, int]], *, all_come: bool = True

@@ -57,7 +57,9 @@ def run(network: Network, plan: Plan, kind: Kind) -> tuple[Counter[str], list[st
     """Return the number of cases by verdict ("passed" among them), and the disagreements."""
     counts: Counter[str] = Counter()
     reports: list[str] = []
-    seeds = [f"{plan.base}-{kind.name}-{n}" for n in range(kind.night if plan.nightly else kind.day)]
+    seeds = [
+        f"{plan.base}-{kind.name}-{n}" for n in range(kind.night if plan.nightly else kind.day)
+    ]
     if plan.only is not None:
         if plan.only.split("-", 1)[1].rpartition("-")[0] != kind.name:
             pytest.skip(f"--seed {plan.only} is of another kind")

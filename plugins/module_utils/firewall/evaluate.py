@@ -247,14 +247,18 @@ class _Walk:
             return passed
         del self._accepted[lengths[0] :], self._dropped[lengths[1] :], self._doubts[lengths[2] :]
         self._anything = lengths[3]
-        self._forget(changed)
-        passed = self._pass_each(hook, chains)
+        passed = self._pass_each(hook, chains, unknown=changed)
         self._forget(changed)
         return passed
 
-    def _pass_each(self, hook: str, chains: Sequence[_BaseChain]) -> bool:
-        passed = [self._pass_base_chain(hook, each) for each in chains]
-        return all(passed)
+    def _pass_each(
+        self, hook: str, chains: Sequence[_BaseChain], unknown: Iterable[str] = ()
+    ) -> bool:
+        passed = True
+        for each in chains:
+            self._forget(unknown)
+            passed = self._pass_base_chain(hook, each) and passed
+        return passed
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
@@ -281,7 +285,6 @@ class _Walk:
             self._doubt_everything(ends.reasons[_FOREIGN])
         self._doubts += run.doubts + ends.reasons.get(_DROP, [])
         return bool(ends.found & _ACCEPT) or not sure
-
 
     def _visits_nat(self, hook: str) -> bool | None:
         """Say whether nat chains see the packet: the first of a connection, once in each direction.

@@ -30,11 +30,13 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.rulesets
     Assign,
     Bits,
     Chain,
+    Concat,
     Expression,
     Field,
     Foreign,
     Jump,
     Notrack,
+    Otherwise,
     Perhaps,
     Rule,
     Ruleset,
@@ -98,6 +100,7 @@ _WORD = re.compile(r'"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>\S+)')
 _ESCAPE = re.compile(r"\\(.)")
 
 _ALL_PORTS = 0xFFFF
+_NOBODY = -1
 _TCP_FLAGS = {
     "FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 0x10, "URG": 0x20, "ALL": 0x3F, "NONE": 0,
 }  # fmt: skip
@@ -464,9 +467,18 @@ def _multiport(_reader: _RuleReader, options: Sequence[_Option]) -> list[Step]:
         ranges = [_port_range(each) for each in option.value.split(",")]
         if option.name in ("--sports", "--dports"):
             steps.append(_test(Field(f"th.{option.name[2:-1]}"), ranges, option.negated))
+        elif option.name == "--ports":
+            steps.append(_either_port(ranges, option.negated))
         else:
-            steps.append(Perhaps("multiport --ports"))
+            steps.append(Perhaps(f"option {option.name}"))
     return steps
+
+
+def _either_port(ranges: Sequence[Region], negated: bool) -> Step:
+    anything = (0, _ALL_PORTS)
+    boxes = [box for each in ranges for box in ((each, anything), (anything, each))]
+    pool = Pool(boxes, dimensions=2)
+    return Test(Concat((Field("th.sport"), Field("th.dport"))), lambda: pool, negated)
 
 
 _STATES = {"INVALID": 1, "ESTABLISHED": 2, "RELATED": 4, "NEW": 8, "UNTRACKED": 0x40}
@@ -519,7 +531,9 @@ def _owner(reader: _RuleReader, options: Sequence[_Option]) -> list[Step]:
             found = int(low), int(high)
         else:
             found = _same(number(option.value, kind, reader._names))
-        steps.append(_test(Field(name), [found], option.negated))
+        # Nobody's packet, such as a forwarded one, has an owner other than every named one.
+        left = Otherwise(Field(name), _NOBODY)
+        steps.append(_test(left, [found], option.negated))
     return steps
 
 

@@ -358,9 +358,7 @@ class _Reader:
 
     # -- Expressions -------------------------------------------------------------------------------
 
-    def _expression(
-        self, left: Json, place: tuple[str, str]
-    ) -> tuple[Expression, tuple[str, ...]]:
+    def _expression(self, left: Json, place: tuple[str, str]) -> tuple[Expression, tuple[str, ...]]:
         """Return an expression and the kinds of the constants it is compared with."""
         ((form, body),) = left.items()
         if form == "concat":
@@ -574,9 +572,7 @@ def _read_map(
                 data.append(datum)
         except _SHAPE_ERRORS:
             incomplete = True
-    return Pool(
-        boxes, dimensions=len(kinds), data=data, catchall=catchall, incomplete=incomplete
-    )
+    return Pool(boxes, dimensions=len(kinds), data=data, catchall=catchall, incomplete=incomplete)
 
 
 def _without_notes(element: Json) -> Json:

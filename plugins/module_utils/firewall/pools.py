@@ -84,7 +84,10 @@ class Pool:
             return None if self._size else False
         parts = t.cast("tuple[int | None, ...]", value)
         fits = any(
-            all(part is None or low <= part <= high for part, (low, high) in zip(parts, box, strict=False))
+            all(
+                part is None or low <= part <= high
+                for part, (low, high) in zip(parts, box, strict=False)
+            )
             for box in self._boxes
         )
         return None if fits else False

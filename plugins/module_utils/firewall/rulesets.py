@@ -32,6 +32,7 @@ __all__ = (
     "Mapped",
     "NamedSet",
     "Notrack",
+    "Otherwise",
     "Perhaps",
     "Rule",
     "Ruleset",
@@ -121,6 +122,18 @@ class Bits:
 
 
 @dataclass(frozen=True, slots=True)
+class Otherwise:
+    """An expression, or a constant where the packet does not have it."""
+
+    of: Expression
+    constant: int
+
+    def evaluate(self, view: View) -> Value:
+        value = self.of.evaluate(view)
+        return self.constant if value is ABSENT else value
+
+
+@dataclass(frozen=True, slots=True)
 class Concat:
     """Several expressions looked up together."""
 
@@ -156,7 +169,7 @@ class Mapped:
         return first
 
 
-Expression = Field | Constant | Unknown | Bits | Concat | Mapped
+Expression = Field | Constant | Unknown | Bits | Otherwise | Concat | Mapped
 
 
 def _scalar(value: Value) -> Value:

@@ -51,7 +51,14 @@ def received(source: str, port: int, protocol: str = "tcp", **fields: Any) -> Pa
 def sent(destination: str, port: int, **fields: Any) -> Packet:
     source = HOST6 if ":" in destination else HOST4
     return Packet.tcp(
-        source, destination, port, 40000, out_interface="eth0", user_id=1000, group_id=1000, **fields
+        source,
+        destination,
+        port,
+        40000,
+        out_interface="eth0",
+        user_id=1000,
+        group_id=1000,
+        **fields,
     )
 
 
