@@ -119,7 +119,8 @@ def _one(command: list[str], log: int, *, show: bool) -> int:
 
 def _checks() -> list[Outcome]:
     """What needs no hosts, one after the other: the scenarios have the other core."""
-    return [_run(name, lambda name=name: PARTS[name]([])) for name in ("lint", "unit", "kernel", "sanity")]
+    names = ("lint", "unit", "kernel", "sanity")
+    return [_run(name, lambda name=name: PARTS[name]([])) for name in names]
 
 
 def _scenarios(names: list[str], *, workers: int = 2) -> list[Outcome]:

@@ -23,6 +23,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.iptables
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.nft_json import parse_nft
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.packets import Packet
+
 from tests.lab.steps import CACHE
 
 RULES, ELEMENTS, ROUNDS = 10_000, 100_000, 5

@@ -6,6 +6,7 @@ Only the standard library, and nothing of this project but frames: started by it
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import socket
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-import frames  # noqa: E402 - found by the line above
+import frames
 
 _LIBC = ctypes.CDLL(None)
 _SO_MARK = 36
@@ -69,10 +70,8 @@ def send(order: dict[str, Any]) -> dict[str, Any]:
     for packet in order["packets"]:
         sender = _sender(packet)
         sender.setsockopt(socket.SOL_SOCKET, _SO_MARK, packet["mark"])
-        try:
+        with contextlib.suppress(PermissionError):  # dropped at the output hook
             sender.sendto(frames.build(packet), (packet["destination"], 0))
-        except PermissionError:
-            pass  # dropped at the output hook
     return {}
 
 

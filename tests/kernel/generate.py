@@ -7,6 +7,10 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.iptables_save import (
+    BUILT_IN,
+)
+
 from tests.kernel.network import LOCAL, MACS, WIRES
 
 SOURCES = {
@@ -190,7 +194,8 @@ _TRANSLATIONS = {
 STRANGERS = (
     'table netdev {n} {{\nchain c {{ type filter hook ingress device "{device}" priority 0;'
     " policy {policy};\n ip saddr 10.1.0.0/16 accept\n tcp dport 80 drop\n }}\n}}\n",
-    "table bridge {n} {{\nchain c {{ type filter hook input priority 0; policy {policy};\n }}\n}}\n",
+    "table bridge {n} {{\nchain c {{ type filter hook input priority 0; policy {policy};\n"
+    " }}\n}}\n",
     "table arp {n} {{\nchain c {{ type filter hook input priority 0; policy accept;\n }}\n}}\n",
 )
 
@@ -532,13 +537,6 @@ class NftTable:
 
 # -- iptables --------------------------------------------------------------------------------------
 
-_TABLES = {
-    "filter": ("INPUT", "FORWARD", "OUTPUT"),
-    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
-    "raw": ("PREROUTING", "OUTPUT"),
-    "security": ("INPUT", "FORWARD", "OUTPUT"),
-}
-
 
 def iptables(words: Words, family: str) -> str:
     """Return input of iptables-restore."""
@@ -552,10 +550,10 @@ def iptables(words: Words, family: str) -> str:
 def _iptables_table(words: Words, family: str, name: str) -> str:
     mine = ["one", "two"][: words.one((0, 1, 2))]
     lines = [f"*{name}"]
-    for chain in _TABLES[name]:
+    for chain in BUILT_IN[name]:
         lines.append(f":{chain} {words.one(('ACCEPT', 'ACCEPT', 'DROP'))} [0:0]")
     lines += [f":{chain} - [0:0]" for chain in mine]
-    for number, chain in enumerate((*_TABLES[name], *mine)):
+    for number, chain in enumerate((*BUILT_IN[name], *mine)):
         later = mine if chain not in mine else mine[mine.index(chain) + 1 :]
         for _ in range(words.one((0, 1, 2, 3)) + (number == 0)):
             lines.append(f"-A {chain} {IptablesRule(words, family, name, chain, later).write()}")

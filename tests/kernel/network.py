@@ -14,6 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.iptables_save import (
+    BUILT_IN,
+)
+
 from tests.lab.podman import PREFIX
 
 HOST, WORLD = f"{PREFIX}-k-host", f"{PREFIX}-k-world"
@@ -40,16 +44,20 @@ _CHAINS = "".join(
     )
 )
 # The first table is there so that connections are tracked before the rules under test are loaded.
-ORACLE = f"table inet conntrack {{ chain c {{\nct state new\n}}\n}}\ntable inet oracle {{\n{_SETS}{_CHAINS}}}\n"
-NO_RULES = "".join(
-    f"*{table}\n{''.join(f':{chain} ACCEPT [0:0]\n' for chain in chains)}COMMIT\n"
-    for table, chains in {
-        "filter": ("INPUT", "FORWARD", "OUTPUT"),
-        "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
-        "raw": ("PREROUTING", "OUTPUT"),
-        "security": ("INPUT", "FORWARD", "OUTPUT"),
-    }.items()
+ORACLE = (
+    "table inet conntrack { chain c {\nct state new\n}\n}\n"
+    f"table inet oracle {{\n{_SETS}{_CHAINS}}}\n"
 )
+
+
+def _without_rules() -> str:
+    """Return input of iptables-restore that empties all tables the tests use."""
+    lines: list[str] = []
+    for table in ("filter", "mangle", "raw", "security"):
+        lines += [f"*{table}", *(f":{chain} ACCEPT [0:0]" for chain in BUILT_IN[table]), "COMMIT"]
+    return "\n".join([*lines, ""])
+
+
 _PATIENCE = 10.0  # seconds until a packet that left must have come
 
 
@@ -158,7 +166,7 @@ class Network:
         """Take all rules away, and all connections."""
         self.host.run("nft", "flush", "ruleset")
         for command in self._legacy_used:
-            self.host.run(f"{command}-restore", stdin=NO_RULES)
+            self.host.run(f"{command}-restore", stdin=_without_rules())
         self._legacy_used.clear()
         self.host.run("nft", "-f", "-", stdin=ORACLE)
         if self.host.ask("forget")["error"] != 0:

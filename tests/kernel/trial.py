@@ -18,6 +18,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.iptables
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.nft_json import parse_nft
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.packets import Packet
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.rulesets import Ruleset
+
 from tests.kernel.generate import Case
 from tests.kernel.network import Network
 

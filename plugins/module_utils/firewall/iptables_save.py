@@ -91,9 +91,17 @@ _TAKING_TARGETS = frozenset(
      "CLUSTERIP", "DNPT", "SNPT"}
 )  # fmt: skip
 _VERDICTS = {"ACCEPT": "accept", "DROP": "drop", "REJECT": "drop", "RETURN": "return"}
+_FIXED_TARGETS: dict[str, tuple[Step, ...]] = {
+    **dict.fromkeys(_PASSIVE_TARGETS, ()),
+    **{name: (Foreign(name),) for name in _TAKING_TARGETS},
+    **{name: (Terminal(verdict),) for name, verdict in _VERDICTS.items()},
+    "NOTRACK": (Notrack(),),
+    "HMARK": (Assign("meta.mark", Unknown()),),
+}
+_ADDRESS_FIELDS = {"-s": "saddr", "-d": "daddr"}
+_INTERFACE_FIELDS = {"-i": "meta.iifname", "-o": "meta.oifname"}
 
 _LEGACY_WARNING = re.compile(r"^# Warning: .*-legacy tables present", re.MULTILINE)
-_INCOMPATIBLE = re.compile(r"^# Table `(?P<table>[^']+)' is incompatible", re.MULTILINE)
 _CHAIN_LINE = re.compile(r"^:(?P<name>\S+) (?P<policy>\S+)(?: \[\d+:\d+\])?$")
 _COUNTERS = re.compile(r"^\[\d+:\d+\] ")
 _WORD = re.compile(r'"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>\S+)')
@@ -239,7 +247,6 @@ class _RuleReader:
         self._address_kind = "ipv4" if family == "ip" else "ipv6"
         self._names = names
         self._chains = chains
-        self._protocol = ""
 
     def read(self) -> list[Step]:
         """Return the steps; what is not understood becomes Perhaps or an uncertain Foreign."""
@@ -291,26 +298,20 @@ class _RuleReader:
 
     def _general(self, option: _Option) -> list[Step]:
         name, negated = option.name, option.negated
-        if name in ("-s", "-d"):
-            end = "saddr" if name == "-s" else "daddr"
-            return [self._address(f"{self._family}.{end}", option.value, negated)]
-        if name in ("-i", "-o"):
-            key = "meta.iifname" if name == "-i" else "meta.oifname"
-            return [_test(Field(key), [_interface(option.value)], negated)]
+        if name in _ADDRESS_FIELDS:
+            return [self._address(f"{self._family}.{_ADDRESS_FIELDS[name]}", option.value, negated)]
+        if name in _INTERFACE_FIELDS:
+            left = Field(_INTERFACE_FIELDS[name])
+            return [_test(left, [_interface(option.value)], negated)]
         if name == "-p":
             return self._on_protocol(option.value, negated)
         if name == "-f":
             return [_test(Field("ip.fragment"), [(0, 0)], not negated)]
-        if name == "-4":
-            return [_never()] if self._family == "ip6" else []
-        if name == "-6":
-            return [_never()] if self._family == "ip" else []
         return [Perhaps(f"option {name}")]
 
     def _on_protocol(self, value: str, negated: bool) -> list[Step]:
         if value in ("all", "0"):
             return [_never()] if negated else []
-        self._protocol = "" if negated else value
         return [_test(Field("meta.l4proto"), [_same(number(value, "proto"))], negated)]
 
     def _address(self, name: str, value: str, negated: bool) -> Step:
@@ -336,20 +337,14 @@ class _RuleReader:
         name = first.value
         if goto or name in self._chains:
             return [Jump(name, goto=goto)]
-        if name in _VERDICTS:
-            return [Terminal(_VERDICTS[name])]
-        if name in _PASSIVE_TARGETS:
-            return []
-        if name in _TAKING_TARGETS:
-            return [Foreign(name)]
-        if name == "NOTRACK" or (name == "CT" and any(o.name == "--notrack" for o in more)):
-            return [Notrack()]
+        if name in _FIXED_TARGETS:
+            return list(_FIXED_TARGETS[name])
         if name == "CT":
-            return []
+            return [Notrack()] if any(option.name == "--notrack" for option in more) else []
         if name == "MARK":
             return [Assign("meta.mark", _new_mark(more))]
-        if name in ("CONNMARK", "HMARK"):
-            return _connmark(more) if name == "CONNMARK" else [Assign("meta.mark", Unknown())]
+        if name == "CONNMARK":
+            return _connmark(more)
         return [Foreign(name, certain=False)]
 
 

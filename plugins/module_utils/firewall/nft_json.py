@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Parse `nft -j list ruleset`.
 
-Format: libnftables-json(5), and what nft 1.0.6 and 1.1.3 write in fact. Two facts are missing from
+Format: libnftables-json(5), and what nft 1.0.6 and 1.1.3 really write. Two facts are missing from
 the JSON of nft 1.0.6 and are taken from the text of `nft list ruleset`: whether a table is dormant
 (its flags are garbage), and the devices of ingress chains.
 """
@@ -22,6 +22,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.collecto
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.numbers import (
     WIDTHS,
+    Json,
     Names,
     Region,
     UnknownValueError,
@@ -29,7 +30,10 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.numbers 
     number,
     region_reader,
 )
-from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.pools import Pool
+from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.pools import (
+    ANYTHING,
+    Pool,
+)
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.rulesets import (
     Assign,
     Bits,
@@ -59,8 +63,6 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.rulesets
 
 __all__ = ("parse_nft",)
 
-Json = t.Any  # whatever JSON holds: reading it finds out
-
 # What reading JSON of another shape than ours may raise.
 _SHAPE_ERRORS = (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError)
 
@@ -84,10 +86,19 @@ _PASSIVE = frozenset(
     {"counter", "log", "ct helper", "ct timeout", "ct expectation", "secmark", "last", "flow",
      "dup", "comment"}
 )  # fmt: skip
-_TRANSLATIONS = frozenset({"dnat", "snat", "masquerade", "redirect", "tproxy"})
-_TAKERS = frozenset({"queue", "synproxy", "fwd"})
 _TERMINALS = frozenset({"accept", "drop", "return", "continue"})
 _CONDITIONS = frozenset({"limit", "quota", "ct count", "meter", "osf"})
+_TAKERS = frozenset(
+    {"dnat", "snat", "masquerade", "redirect", "tproxy", "queue", "synproxy", "fwd"}
+)
+_FIXED_STEPS: dict[str, tuple[Step, ...]] = {
+    **dict.fromkeys(_PASSIVE, ()),
+    **{kind: (Terminal(kind),) for kind in _TERMINALS},
+    **{kind: (Perhaps(kind),) for kind in _CONDITIONS},
+    **{kind: (Foreign(kind),) for kind in _TAKERS},
+    "reject": (Terminal("drop"),),
+    "notrack": (Notrack(),),
+}
 
 _TABLE_LINE = re.compile(r"^table (?P<family>\w+) (?P<name>\S+) \{", re.MULTILINE)
 _CHAIN_LINE = re.compile(r"^\tchain (?P<name>\S+) \{", re.MULTILINE)
@@ -179,6 +190,12 @@ class _Reader:
         self._notes = notes
         self._sets: dict[tuple[str, str, str], dict[str, t.Any]] = {}
         self._pools: dict[tuple[t.Any, ...], NamedSet] = {}
+        self._makers: dict[str, Callable[[Json, tuple[str, str]], Sequence[Step]]] = {
+            "match": self._match,
+            "vmap": self._verdict_map,
+            "mangle": self._mangle,
+            "set": self._update,
+        }
 
     def read(self, objects: Sequence[tuple[str, dict[str, t.Any]]]) -> Ruleset:
         tables: dict[tuple[str, str], dict[str, t.Any]] = {}
@@ -271,59 +288,45 @@ class _Reader:
             write=lambda: nft_text.write_rule(expr),
         )
 
-    def _steps(self, statement: dict[str, t.Any], place: tuple[str, str]) -> list[Step]:
+    def _steps(self, statement: dict[str, t.Any], place: tuple[str, str]) -> Sequence[Step]:
         ((kind, body),) = statement.items()
-        if kind == "match":
-            return [self._match(body, place)]
-        if kind in _PASSIVE:
-            return []
-        if kind in _TERMINALS:
-            return [Terminal(kind)]
-        if kind == "reject":
-            return [Terminal("drop")]
+        if kind in _FIXED_STEPS:
+            return _FIXED_STEPS[kind]
         if kind in ("jump", "goto"):
-            return [Jump(str(body["target"]), goto=kind == "goto")]
-        if kind in _CONDITIONS:
-            return [Perhaps(kind)]
-        if kind in _TRANSLATIONS or kind in _TAKERS:
-            return [Foreign(kind)]
-        if kind == "vmap":
-            return [self._verdict_map(body, place)]
-        if kind == "mangle":
-            return self._mangle(body, place)
-        if kind == "set":
-            return self._update(body, place)
-        if kind == "notrack":
-            return [Notrack()]
+            return [_verdict_step(statement)]
+        if kind in self._makers:
+            return self._makers[kind](body, place)
         return [_not_understood(statement)]
 
-    def _match(self, body: dict[str, t.Any], place: tuple[str, str]) -> Step:
+    def _match(self, body: Json, place: tuple[str, str]) -> Sequence[Step]:
         left, kinds = self._expression(body["left"], place)
         operator, right = body["op"], body["right"]
-        kind = kinds[0]
         if len(kinds) == 1 and not _is_set(right):
-            if operator == "!":
-                mask = flags(right, kind, self._names)
-                return Test(Bits(left, mask), _pool_of([(0, 0)]))
-            if operator == "in" and kind in _BITMASKS:
-                mask = flags(right, kind, self._names)
-                return Test(Bits(left, mask), _pool_of([(0, 0)]), negated=True)
-            if operator in ("<", "<=", ">", ">="):
-                bound = number(right, kind, self._names)
-                return Test(left, _pool_of([_half(operator, bound)]))
+            compared = self._comparison(left, kinds[0], operator, right)
+            if compared is not None:
+                return [compared]
         if operator not in ("==", "!=", "in"):
             raise UnknownValueError(f"operator {operator!r}")
         named = right[1:] if isinstance(right, str) and right.startswith("@") else None
         pool = self._set_pool(right, kinds, place)
-        return Test(left, pool, negated=operator == "!=", named=named)
+        return [Test(left, pool, negated=operator == "!=", named=named)]
 
-    def _verdict_map(self, body: dict[str, t.Any], place: tuple[str, str]) -> Step:
+    def _comparison(self, left: Expression, kind: str, operator: str, right: Json) -> Test | None:
+        """Return the test of an operator that is no membership: of bits, or of an order."""
+        if operator == "!" or (operator == "in" and kind in _BITMASKS):
+            mask = flags(right, kind, self._names)
+            return Test(Bits(left, mask), _pool_of([(0, 0)]), negated=operator == "in")
+        if operator in ("<", "<=", ">", ">="):
+            return Test(left, _pool_of([_half(operator, number(right, kind, self._names))]))
+        return None
+
+    def _verdict_map(self, body: Json, place: tuple[str, str]) -> Sequence[Step]:
         key, kinds = self._expression(body["key"], place)
         data = body["data"]
         named = data[1:] if isinstance(data, str) else None
-        return Switch(key, self._map_pool(data, kinds, _verdict_step, place), named)
+        return [Switch(key, self._map_pool(data, kinds, _verdict_step, place), named)]
 
-    def _mangle(self, body: dict[str, t.Any], place: tuple[str, str]) -> list[Step]:
+    def _mangle(self, body: Json, place: tuple[str, str]) -> Sequence[Step]:
         ((kind, key),) = body["key"].items()
         if kind == "payload":
             if key.get("field") in ("saddr", "daddr", "sport", "dport") or "base" in key:
@@ -341,7 +344,7 @@ class _Reader:
             return []
         return [_not_understood(body)]
 
-    def _update(self, body: dict[str, t.Any], place: tuple[str, str]) -> list[Step]:
+    def _update(self, body: Json, place: tuple[str, str]) -> Sequence[Step]:
         """An element is added or deleted; a full set, or a condition inside, ends the rule."""
         name = str(body["set"]).lstrip("@")
         known = self._sets.get((*place, name), {})
@@ -354,7 +357,7 @@ class _Reader:
         key = body["elem"]
         key = key["elem"]["val"] if isinstance(key, dict) and "elem" in key else key
         left, _kinds = self._expression(key, place)
-        return [Test(left, lambda: _EVERYTHING), *doubt, Update(name)]
+        return [Test(left, lambda: ANYTHING), *doubt, Update(name)]
 
     # -- Expressions -------------------------------------------------------------------------------
 
@@ -373,7 +376,7 @@ class _Reader:
             for each in body[1:]:
                 bits |= flags(each, kinds[0], self._names)
             return _bitwise(form, inner, bits, WIDTHS[kinds[0]]), kinds
-        name, kind = _field(form, body, place[0])
+        name, kind = _field(form, body)
         return Field(name), (kind,)
 
     def _value(self, value: Json, kind: str, place: tuple[str, str]) -> Expression:
@@ -437,9 +440,6 @@ class _Reader:
         return self._pools[key, form]
 
 
-_EVERYTHING = Pool([], catchall=(None,))
-
-
 def _not_understood(statement: Json) -> Step:
     """A match may or may not hold; any other statement may do anything to the packet."""
     if isinstance(statement, dict) and len(statement) == 1:
@@ -483,10 +483,10 @@ def _bitwise(form: str, inner: Expression, bits: int, width: int) -> Expression:
     return Bits(inner, ones, flip=bits)
 
 
-def _field(form: str, body: Json, family: str) -> tuple[str, str]:
+def _field(form: str, body: Json) -> tuple[str, str]:  # noqa: PLR0911 - one per form
     """Return a field's name and the kind of its constants; raises UnknownValueError."""
     if form == "payload":
-        return _payload_field(body, family)
+        return _payload_field(body)
     if form == "meta":
         return f"meta.{body['key']}", _META_KINDS.get(body["key"], "number")
     if form == "ct":
@@ -502,7 +502,7 @@ def _field(form: str, body: Json, family: str) -> tuple[str, str]:
     return f"unknown.{form}", "number"
 
 
-def _payload_field(body: dict[str, t.Any], family: str) -> tuple[str, str]:
+def _payload_field(body: Json) -> tuple[str, str]:
     if "protocol" in body:
         name = f"{body['protocol']}.{body['field']}"
         if body["field"] in ("sport", "dport"):
@@ -516,7 +516,7 @@ def _payload_field(body: dict[str, t.Any], family: str) -> tuple[str, str]:
     return "unknown.payload", "number"
 
 
-def _ct_field(body: dict[str, t.Any]) -> tuple[str, str]:
+def _ct_field(body: Json) -> tuple[str, str]:
     key = body["key"]
     if "dir" not in body:
         return f"ct.{key}", _CT_KINDS.get(key, "number")

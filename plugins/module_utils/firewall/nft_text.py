@@ -6,20 +6,22 @@
 from __future__ import annotations
 
 import json
-import typing as t
+from collections.abc import Sequence
+
+from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.numbers import Json
 
 __all__ = ("write_rule",)
 
 _SHOWN_ELEMENTS = 4  # of a set
 
 
-def write_rule(expr: t.Sequence[t.Any]) -> str:
+def write_rule(expr: Sequence[Json]) -> str:
     """Return a readable line for the list `expr` of a rule; never raises."""
     words = (_statement(each) for each in expr)
     return " ".join(word for word in words if word)
 
 
-def _statement(statement: t.Any) -> str:
+def _statement(statement: Json) -> str:
     try:
         ((kind, body),) = statement.items()
         return _known(kind, body)
@@ -27,7 +29,7 @@ def _statement(statement: t.Any) -> str:
         return json.dumps(statement)
 
 
-def _known(kind: str, body: t.Any) -> str:  # noqa: PLR0911 - one per kind of statement
+def _known(kind: str, body: Json) -> str:  # noqa: PLR0911 - one per kind of statement
     if kind == "match":
         operator = {"==": "", "in": ""}.get(body["op"], f"{body['op']} ")
         return f"{_value(body['left'])} {operator}{_value(body['right'])}"
@@ -48,7 +50,7 @@ def _known(kind: str, body: t.Any) -> str:  # noqa: PLR0911 - one per kind of st
     return "" if kind == "counter" else kind
 
 
-def _value(value: t.Any) -> str:  # noqa: PLR0911 - one per form
+def _value(value: Json) -> str:  # noqa: PLR0911, PLR0912 - one per form
     if isinstance(value, list):
         return ",".join(_value(each) for each in value)
     if isinstance(value, bool):
@@ -83,11 +85,11 @@ def _value(value: t.Any) -> str:  # noqa: PLR0911 - one per form
     return form if body is None else json.dumps(value)
 
 
-def _words(words: t.Any) -> list[str]:
+def _words(words: Json) -> list[str]:
     return words if isinstance(words, list) else [words]
 
 
-def _set(elements: t.Any) -> str:
+def _set(elements: Json) -> str:
     if not isinstance(elements, list):
         return _value(elements)
     shown = [

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 
 __all__ = (
     "WIDTHS",
+    "Json",
     "Names",
     "UnknownValueError",
     "interface",
@@ -25,6 +26,7 @@ __all__ = (
     "region_reader",
 )
 
+Json = t.Any  # whatever JSON holds: reading it finds out
 Region = tuple[int, int]  # both ends belong to it
 
 
@@ -171,23 +173,23 @@ def region(value: object, kind: str, names: Names = Names()) -> Region:  # noqa:
     return found, found
 
 
-def region_reader(kind: str, names: Names) -> Callable[[t.Any], Region]:
+def region_reader(kind: str, names: Names) -> Callable[[Json], Region]:
     """Return a function that does what `region` does, fast for plain addresses and numbers."""
     if kind in ("ipv4", "ipv6"):
         family = socket.AF_INET if kind == "ipv4" else socket.AF_INET6
         plain: type = str
 
-        def convert(value: t.Any) -> int:
+        def convert(value: Json) -> int:
             return int.from_bytes(socket.inet_pton(family, value), "big")
     else:
         plain, top = int, 1 << WIDTHS[kind]
 
-        def convert(value: t.Any) -> int:
+        def convert(value: Json) -> int:
             if 0 <= value < top and kind != "ifname":
                 return value
             raise UnknownValueError(f"{value!r} is no {kind}")
 
-    def read(value: t.Any) -> Region:
+    def read(value: Json) -> Region:
         if type(value) is plain:
             found = convert(value)
             return found, found

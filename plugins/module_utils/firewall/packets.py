@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 __all__ = ("Packet",)
 
+_Fields = t.Any  # of a Packet, by name: its own types are checked where it is made
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _FAMILIES = ("ip", "ip6")
@@ -79,7 +81,7 @@ class Packet:
         destination: str | None,
         destination_port: int | None,
         source_port: int | None = None,
-        **fields: t.Any,
+        **fields: _Fields,
     ) -> Packet:
         """Build a TCP packet (a SYN unless tcp_flags says otherwise) from text addresses."""
         return cls._between(
@@ -94,7 +96,7 @@ class Packet:
         destination: str | None,
         destination_port: int | None,
         source_port: int | None = None,
-        **fields: t.Any,
+        **fields: _Fields,
     ) -> Packet:
         """Build a UDP packet from text addresses."""
         return cls._between(
@@ -109,7 +111,7 @@ class Packet:
         destination: str,
         icmp_type: int | None = None,
         icmp_code: int | None = None,
-        **fields: t.Any,
+        **fields: _Fields,
     ) -> Packet:
         """Build an ICMP or, between IPv6 addresses, an ICMPv6 packet."""
         protocol = "icmp" if _address(source).version == 4 else "icmpv6"
@@ -119,7 +121,7 @@ class Packet:
 
     @classmethod
     def _between(
-        cls, protocol: str, source: str | None, destination: str | None, **fields: t.Any
+        cls, protocol: str, source: str | None, destination: str | None, **fields: _Fields
     ) -> Packet:
         ends = [None if text is None else _address(text) for text in (source, destination)]
         known = next((end for end in ends if end is not None), None)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.evaluate import judge
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.iptables_save import (
+    BUILT_IN,
     parse_iptables,
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.packets import Packet
@@ -159,10 +160,7 @@ def test_a_forwarded_packet_is_not_of_the_user_that_is_named():
 
 
 def listed(rules: str, name: str = "filter", heads: str = "", policy: str = "ACCEPT") -> str:
-    chains = {"filter": ("INPUT", "FORWARD", "OUTPUT"), "raw": ("PREROUTING", "OUTPUT"),
-              "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
-              "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")}[name]  # fmt: skip
-    lines = [f":{chain} {policy} [0:0]" for chain in chains]
+    lines = [f":{chain} {policy} [0:0]" for chain in BUILT_IN[name]]
     return "\n".join([f"*{name}", *lines, heads, rules, "COMMIT", ""])
 
 
@@ -202,8 +200,8 @@ def test_a_mark_is_seen_by_later_tables():
     drops = listed("-A INPUT -m mark --mark 0x5/0xff -j DROP")
     assert verdict(drops + marks) is DROP
     assert verdict(drops + marks, udp()) is ACCEPT
-    saved = listed("-A PREROUTING -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
-                   "mangle")  # fmt: skip
+    restore = "-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff"
+    saved = listed(f"-A PREROUTING {restore}", "mangle")
     assert verdict(drops + saved, tcp(mark=5)) is ACCEPT
 
 
