@@ -48,6 +48,11 @@ class Case:
         """Say whether packets may be dropped before the first hook of the oracle."""
         return "hook ingress" in self.nft
 
+    @property
+    def takes_tracking_away(self) -> bool:
+        """Say whether a packet may come back from lo untracked."""
+        return any("notrack" in text for text in (self.nft, *self.iptables.values()))
+
 
 class Words:
     """A source of random words."""
@@ -317,7 +322,8 @@ class NftTable:
             return " ".join([*self._matches(hook, most=1), self._verdict_map(hook, targets)])
         parts = self._matches(hook)
         if self.wild and words.often(0.3):
-            return " ".join([*self._wild(base), self._verdict(hook, targets)])
+            verdict = self._verdict(hook, targets).partition(" with ")[0]
+            return " ".join([*self._wild(base), verdict])
         if words.often(0.2):
             parts.append(self._statement(base))
         if words.often(0.1):
@@ -344,7 +350,12 @@ class NftTable:
     def _verdict(self, hook: str | None, targets: list[str]) -> str:
         choices = ["accept", "accept", "drop", "drop", "return", "continue", ""]
         if hook in ("input", "forward", "output"):
-            choices.append("reject")
+            icmp = "icmp host-unreachable" if self.network == "ip" else "icmpv6 addr-unreachable"
+            choices += ["reject", f"reject with {icmp}"]
+            if self.family == "inet":
+                choices.append("reject with icmpx admin-prohibited")
+            if self.transport == "tcp":
+                choices.append("reject with tcp reset")
         choices += [f"{verb} {target}" for target in targets for verb in ("jump", "goto")]
         return self.words.one(choices)
 

@@ -53,7 +53,8 @@ def run(network: Network, case: Case) -> list[Outcome]:
     sent = {(p["family"], p["id"]) for p in case.packets}
     seen = network.seen(sent, all_come=not case.may_stop_early)
     return [
-        Outcome(packet, _passed(packet, seen), verdict(ruleset, packet)) for packet in case.packets
+        Outcome(packet, _passed(packet, seen), verdict(ruleset, packet, case))
+        for packet in case.packets
     ]
 
 
@@ -72,7 +73,7 @@ def _passed(packet: dict[str, Any], seen: dict[str, set[tuple[str, int]]]) -> bo
     return (packet["family"], packet["id"]) in seen[place]
 
 
-def verdict(ruleset: Ruleset, packet: dict[str, Any]) -> Judgement:
+def verdict(ruleset: Ruleset, packet: dict[str, Any], case: Case) -> Judgement:
     """Judge a packet on its whole way; one to ourselves leaves first, then arrives."""
     if packet["way"] != "loop":
         return judge(ruleset, as_packet(packet), packet["way"])
@@ -80,6 +81,8 @@ def verdict(ruleset: Ruleset, packet: dict[str, Any]) -> Judgement:
     if out.verdict is Verdict.DROP:
         return out
     back = {**packet, "mark": None, "out_interface": None, "user_id": None, "group_id": None}
+    if case.takes_tracking_away:
+        back["ct_state"] = None
     arrival = judge(ruleset, as_packet(back), "input")
     if arrival.verdict is Verdict.ACCEPT and out.verdict is Verdict.MAYBE:
         return out

@@ -88,16 +88,15 @@ _PASSIVE = frozenset(
 )  # fmt: skip
 _TERMINALS = frozenset({"accept", "drop", "return", "continue"})
 _CONDITIONS = frozenset({"limit", "quota", "ct count", "meter", "osf"})
-_TAKERS = frozenset(
-    {"dnat", "snat", "masquerade", "redirect", "tproxy", "queue", "synproxy", "fwd"}
-)
+_TRANSLATIONS = frozenset({"dnat", "snat", "masquerade", "redirect", "tproxy"})
+_REJECTS = {"icmp": "ip.saddr", "icmpv6": "ip6.saddr", "tcp reset": "tcp.dport"}
 _FIXED_STEPS: dict[str, tuple[Step, ...]] = {
     **dict.fromkeys(_PASSIVE, ()),
     **{kind: (Terminal(kind),) for kind in _TERMINALS},
     **{kind: (Perhaps(kind),) for kind in _CONDITIONS},
-    **{kind: (Foreign(kind),) for kind in _TAKERS},
-    "reject": (Terminal("drop"),),
     "notrack": (Notrack(),),
+    "queue": (Foreign("queue"),),
+    "fwd": (Foreign("fwd"),),
 }
 
 _TABLE_LINE = re.compile(r"^table (?P<family>\w+) (?P<name>\S+) \{", re.MULTILINE)
@@ -195,6 +194,8 @@ class _Reader:
             "vmap": self._verdict_map,
             "mangle": self._mangle,
             "set": self._update,
+            "reject": lambda body, _place: _reject(body),
+            "synproxy": lambda _body, _place: [_only_with("tcp.dport"), Foreign("synproxy")],
         }
 
     def read(self, objects: Sequence[tuple[str, dict[str, t.Any]]]) -> Ruleset:
@@ -294,6 +295,8 @@ class _Reader:
             return _FIXED_STEPS[kind]
         if kind in ("jump", "goto"):
             return [_verdict_step(statement)]
+        if kind in _TRANSLATIONS:
+            return _translation(kind, body)
         if kind in self._makers:
             return self._makers[kind](body, place)
         return [_not_understood(statement)]
@@ -329,9 +332,7 @@ class _Reader:
     def _mangle(self, body: Json, place: tuple[str, str]) -> Sequence[Step]:
         ((kind, key),) = body["key"].items()
         if kind == "payload":
-            if key.get("field") in ("saddr", "daddr", "sport", "dport") or "base" in key:
-                return [Foreign("a rewritten address or port")]
-            return [Assign(f"{key['protocol']}.{key['field']}", Unknown())]
+            return _rewrite(key)
         if kind in ("meta", "ct"):
             if key["key"] != "mark":
                 return [Assign(f"{kind}.{key['key']}", Unknown())]
@@ -340,8 +341,8 @@ class _Reader:
             except _SHAPE_ERRORS:
                 value = Unknown()
             return [Assign(f"{kind}.mark", value)]
-        if kind in ("tcp option", "exthdr", "sctp chunk"):
-            return []
+        if kind == "tcp option":
+            return [_only_with("tcp.dport"), Perhaps("a TCP option")]
         return [_not_understood(body)]
 
     def _update(self, body: Json, place: tuple[str, str]) -> Sequence[Step]:
@@ -357,7 +358,7 @@ class _Reader:
         key = body["elem"]
         key = key["elem"]["val"] if isinstance(key, dict) and "elem" in key else key
         left, _kinds = self._expression(key, place)
-        return [Test(left, lambda: ANYTHING), *doubt, Update(name)]
+        return [_anything(left), *doubt, Update(name)]
 
     # -- Expressions -------------------------------------------------------------------------------
 
@@ -438,6 +439,37 @@ class _Reader:
         if (key, form) not in self._pools:
             self._pools[key, form] = NamedSet(_list(self._sets[key].get("elem", [])), read)
         return self._pools[key, form]
+
+
+def _anything(left: Expression) -> Test:
+    return Test(left, lambda: ANYTHING)
+
+
+def _only_with(name: str) -> Test:
+    """Return nft's silent condition: a statement on a field ends rules for packets without it."""
+    return _anything(Field(name))
+
+
+def _translation(kind: str, body: Json) -> Sequence[Step]:
+    """In an inet table a translation may be of one family only, and passes over the other."""
+    if isinstance(body, dict) and body.get("family") in ("ip", "ip6"):
+        return [_only_with(f"{body['family']}.saddr"), Foreign(kind)]
+    return [Foreign(kind)]
+
+
+def _rewrite(key: Json) -> Sequence[Step]:
+    """Return what it means to write a field of the packet itself."""
+    if "base" in key:
+        return [Foreign("rewritten bytes", certain=False)]
+    name = f"{key['protocol']}.{key['field']}"
+    if key["field"] in ("saddr", "daddr", "sport", "dport"):
+        return [_only_with(name), Foreign("a rewritten address or port")]
+    return [_only_with(name), Assign(name, Unknown())]
+
+
+def _reject(body: Json) -> Sequence[Step]:
+    needed = _REJECTS.get(body.get("type")) if isinstance(body, dict) else None
+    return [*([_only_with(needed)] if needed else []), Terminal("drop")]
 
 
 def _not_understood(statement: Json) -> Step:

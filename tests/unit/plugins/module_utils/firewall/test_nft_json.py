@@ -375,7 +375,6 @@ def test_what_takes_the_packet_elsewhere_is_maybe(statement):
         {"ct helper": "ftp"},
         {"flow": {"op": "add", "flowtable": "@ft"}},
         {"dup": {"addr": "10.0.0.9"}},
-        {"mangle": {"key": {"tcp option": {"name": "maxseg", "field": "size"}}, "value": 1400}},
         mangle(meta("nftrace"), 1),
         {"last": {"used": 5}},
     ],
@@ -388,6 +387,44 @@ def test_what_only_looks_on_decides_nothing(statement):
 def test_a_reject_is_a_drop(reject):
     chains = {"c": ("input", 0, "accept", [[{"reject": reject}]])}
     assert judge(rules(table(chains=chains)), tcp()).verdict is DROP
+
+
+IP6 = tcp(source="fd00::5")
+
+
+@pytest.mark.parametrize(
+    ("statement", "packet", "found"),
+    [
+        (mangle(payload("ip", "ttl"), 5), tcp(), ACCEPT),
+        (mangle(payload("ip", "ttl"), 5), IP6, DROP),
+        (mangle(payload("ip", "daddr"), "10.0.0.9"), IP6, DROP),
+        (mangle(DPORT, 8080), udp(), DROP),
+        (mangle({"tcp option": {"name": "maxseg", "field": "size"}}, 1400), udp(), DROP),
+        (mangle({"tcp option": {"name": "maxseg", "field": "size"}}, 1400), tcp(), MAYBE),
+        ({"dnat": {"family": "ip", "addr": "10.0.0.9"}}, IP6, DROP),
+        ({"dnat": {"family": "ip", "addr": "10.0.0.9"}}, tcp(), MAYBE),
+        ({"synproxy": {"mss": 1400}}, udp(), DROP),
+    ],
+)
+def test_a_statement_on_a_field_ends_rules_for_packets_without_it(statement, packet, found):
+    """nft adds the condition (`meta nfproto`, `meta l4proto`) in silence and does not list it."""
+    assert decide([statement], packet) is found
+
+
+@pytest.mark.parametrize(
+    ("kind", "packet", "found"),
+    [
+        ("icmp", tcp(), DROP),
+        ("icmp", IP6, ACCEPT),
+        ("icmpv6", tcp(), ACCEPT),
+        ("icmpv6", IP6, DROP),
+        ("tcp reset", udp(), ACCEPT),
+        ("icmpx", IP6, DROP),
+    ],
+)
+def test_a_reject_is_for_packets_that_it_can_answer(kind, packet, found):
+    chains = {"c": ("input", 0, "accept", [[{"reject": {"type": kind}}]])}
+    assert judge(rules(table(chains=chains)), packet).verdict is found
 
 
 def test_an_element_that_a_rule_adds_may_be_matched_later():
