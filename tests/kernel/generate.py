@@ -244,7 +244,29 @@ class NftTable:
         lines.append(self._named())
         for number in range(words.one((1, 2, 2, 3))):
             lines += self._base_chain(number)
+        if words.often(0.35):
+            lines += self._relay()
         return "\n".join([*lines, "}\n"])
+
+    def _relay(self) -> list[str]:
+        """Return two base chains of which one marks packets and one drops by mark.
+
+        Only their order tells what becomes of a packet, and the order of nat chains is not the one
+        they ask for.
+        """
+        words = self.words
+        hook = words.one(HOOKS)
+        mark = words.one(MARKS[1:])
+        first, second = words.random.sample((-300, -190, -120, -90, -1, 3, 90, 110), 2)
+        kind = "nat" if hook != "forward" and first > -200 and words.often(0.4) else "filter"
+        self._turn()
+        marks = " ".join([*self._matches(hook, most=1), f"meta mark set {mark}"])
+        self._turn()
+        drops = " ".join([*self._matches(hook, most=1), f"meta mark {mark} drop"])
+        return [
+            f"  chain marks {{ type {kind} hook {hook} priority {first};", f"    {marks}", "  }",
+            f"  chain drops {{ type filter hook {hook} priority {second};", f"    {drops}", "  }",
+        ]  # fmt: skip
 
     def _named(self) -> str:
         words = self.words

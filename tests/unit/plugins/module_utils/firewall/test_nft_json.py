@@ -62,6 +62,8 @@ MATCHES = [
     (match(DPORT, 80, "<"), tcp(80), False),
     (match(DPORT, 80, "<="), tcp(80), True),
     (match(DPORT, 79, ">"), tcp(80), True),
+    (match(DPORT, 80, ">"), tcp(80), False),
+    (match(DPORT, 80, ">="), tcp(80), True),
     (match(DPORT, 81, ">="), tcp(80), False),
     (match({"&": [DPORT, 1]}, 0), tcp(80), True),
     (match(payload("th", "dport"), 53), udp(53), True),
