@@ -362,7 +362,8 @@ class NftTable:
             return []
         if form.startswith(("fib", "ether", "iifgroup")) and not (base and base[0] == "input"):
             return []
-        return [form]
+        # The name of a meter is for one rule only.
+        return [form.replace("meter m", f"meter m{words.random.randrange(10**9)}")]
 
     def _turn(self) -> None:
         """Choose what the next rule speaks of."""
