@@ -290,7 +290,7 @@ WORDS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_broken_text_raises_no_other_error(data):
     lines = SAVED.splitlines()

@@ -583,7 +583,7 @@ def places(document, path=()):
 PLACES = [list(places(sample))[1:] for sample in SAMPLES]
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.data())
 def test_broken_json_raises_no_other_error(data):
     number = data.draw(st.integers(0, len(SAMPLES) - 1))
