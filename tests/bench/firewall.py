@@ -47,7 +47,7 @@ def _sets(words: random.Random) -> list[dict[str, Any]]:
     place = {"family": "inet", "table": "bench"}
     pairs = [
         {"concat": [str(ipaddress.IPv4Address(words.getrandbits(32))), words.randrange(1, 1 << 16)]}
-        for _ in range(ELEMENTS)
+        for _unused in range(ELEMENTS)
     ]
     return [
         {"set": {**place, "name": "blocked", "type": "ipv4_addr", "flags": ["interval"],
@@ -106,7 +106,7 @@ def iptables_text() -> str:
     rules = "\n".join(
         f"-A INPUT -s 10.{words.randrange(256)}.0.0/16 -p tcp -m tcp"
         f" --dport {words.randrange(1, 11000)} -m conntrack --ctstate NEW -j ACCEPT"
-        for _ in range(RULES)
+        for _unused in range(RULES)
     )
     return f"*filter\n:INPUT DROP [0:0]\n{rules}\nCOMMIT\n"
 
@@ -132,7 +132,7 @@ def main(_words: list[str]) -> None:
         (f"nft, {RULES} rules, 2 sets of {ELEMENTS}", lambda: parse_nft(nft)),
         (f"iptables-save, {RULES} rules", lambda: parse_iptables(iptables, "ip")),
     ):
-        rounds = [_round(parse, packet) for _ in range(ROUNDS)]
+        rounds = [_round(parse, packet) for _unused in range(ROUNDS)]
         figures[name] = {
             part: statistics.median(each[part] for each in rounds) for part in rounds[0]
         }

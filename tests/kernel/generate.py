@@ -207,7 +207,9 @@ STRANGERS = (
 
 def nft(words: Words, *, wild: bool = False) -> str:
     """Return one to three tables."""
-    families = [words.one(("inet", "inet", "ip", "ip6")) for _ in range(words.one((1, 1, 2, 3)))]
+    families = [
+        words.one(("inet", "inet", "ip", "ip6")) for _unused in range(words.one((1, 1, 2, 3)))
+    ]
     tables = [
         NftTable(words, family, f"t{n}", wild=wild).write() for n, family in enumerate(families)
     ]
@@ -334,7 +336,7 @@ class NftTable:
     def _rules(
         self, base: tuple[str, int, str] | None, targets: list[str], count: int
     ) -> list[str]:
-        return ["    " + self._rule(base, targets) for _ in range(count)]
+        return ["    " + self._rule(base, targets) for _unused in range(count)]
 
     def _rule(self, base: tuple[str, int, str] | None, targets: list[str]) -> str:
         words = self.words
@@ -406,7 +408,7 @@ class NftTable:
 
     def _verdict_map(self, hook: str | None, targets: list[str]) -> str:
         words = self.words
-        verdicts = [self._map_verdict(targets) for _ in range(4)]
+        verdicts = [self._map_verdict(targets) for _unused in range(4)]
         transport, source = self.transport, words.one(SOURCES[self.network])
         choices = [
             f"{transport} dport vmap {{ 22 : {verdicts[0]}, 80-443 : {verdicts[1]},"
@@ -435,7 +437,7 @@ class NftTable:
 
     def _matches(self, hook: str | None, most: int = 3) -> list[str]:
         count = self.words.random.randint(0, most)
-        return [self._match(hook) for _ in range(count)]
+        return [self._match(hook) for _unused in range(count)]
 
     def _match(self, hook: str | None) -> str:
         kinds = [
@@ -589,7 +591,7 @@ def _iptables_table(words: Words, family: str, name: str) -> str:
     lines += [f":{chain} - [0:0]" for chain in mine]
     for number, chain in enumerate((*BUILT_IN[name], *mine)):
         later = mine if chain not in mine else mine[mine.index(chain) + 1 :]
-        for _ in range(words.one((0, 1, 2, 3)) + (number == 0)):
+        for _unused in range(words.one((0, 1, 2, 3)) + (number == 0)):
             lines.append(f"-A {chain} {IptablesRule(words, family, name, chain, later).write()}")
     return "\n".join([*lines, "COMMIT\n"])
 

@@ -190,7 +190,7 @@ def region_reader(kind: str, names: Names) -> Callable[[Json], Region]:
             raise UnknownValueError(f"{value!r} is no {kind}")
 
     def read(value: Json) -> Region:
-        if type(value) is plain:
+        if type(value) is plain:  # a bool is no number  # pylint: disable=unidiomatic-typecheck
             found = convert(value)
             return found, found
         return region(value, kind, names)

@@ -13,7 +13,7 @@ __all__ = ("Packet",)
 
 _Fields = t.Any  # of a Packet, by name: its own types are checked where it is made
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Address = t.Union[ipaddress.IPv4Address, ipaddress.IPv6Address]  # noqa: UP007
 
 _FAMILIES = ("ip", "ip6")
 _PROTOCOLS = ("tcp", "udp", "icmp", "icmpv6")

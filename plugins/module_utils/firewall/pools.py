@@ -15,7 +15,7 @@ __all__ = ("ANYTHING", "Hits", "Pool")
 
 # A look-up: the indices of the elements that hold the value
 _Finder = t.Callable[[t.Any], Sequence[int]]
-Value = int | None | tuple[int | None, ...]  # None: not known
+Value = t.Union[int, None, tuple[t.Optional[int], ...]]  # noqa: UP007, UP045 - None: not known
 
 
 class Hits(t.NamedTuple):

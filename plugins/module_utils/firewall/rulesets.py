@@ -59,7 +59,7 @@ class Absent(enum.Enum):
 
 
 ABSENT = Absent.ABSENT
-Value = int | None | Absent | tuple[int | None, ...]
+Value = t.Union[int, None, Absent, tuple[t.Optional[int], ...]]  # noqa: UP007, UP045
 
 
 class View(t.Protocol):
@@ -169,7 +169,7 @@ class Mapped:
         return first
 
 
-Expression = Field | Constant | Unknown | Bits | Otherwise | Concat | Mapped
+Expression = t.Union[Field, Constant, Unknown, Bits, Otherwise, Concat, Mapped]  # noqa: UP007
 
 
 def _scalar(value: Value) -> Value:
@@ -254,7 +254,7 @@ class Foreign:
     certain: bool = True
 
 
-Step = Test | Perhaps | Terminal | Jump | Switch | Assign | Update | Notrack | Foreign
+Step = t.Union[Test, Perhaps, Terminal, Jump, Switch, Assign, Update, Notrack, Foreign]  # noqa: UP007
 
 
 # -- Rules, chains, tables -------------------------------------------------------------------------

@@ -9,6 +9,8 @@ nf_conntrack_core.c; tests/kernel compares.
 
 from __future__ import annotations
 
+import typing as t
+
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.numbers import interface
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.packets import Packet
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.rulesets import (
@@ -44,7 +46,7 @@ _STATUS_OF_NEW = (0, 0x1 | 0x2 | 0x4 | 0x10 | 0x20)
 
 _UNTRACKED = "untracked"  # no field of a rule: set by `notrack`
 
-Loaded = int | None | Absent
+Loaded = t.Union[int, None, Absent]  # noqa: UP007
 
 
 class PacketView:

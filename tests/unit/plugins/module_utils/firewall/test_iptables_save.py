@@ -294,7 +294,7 @@ WORDS = st.sampled_from(
 @given(st.data())
 def test_broken_text_raises_no_other_error(data):
     lines = SAVED.splitlines()
-    for _ in range(data.draw(st.integers(1, 3))):
+    for _unused in range(data.draw(st.integers(1, 3))):
         number = data.draw(st.integers(0, len(lines) - 1))
         words = lines[number].split(" ")
         words[data.draw(st.integers(0, len(words) - 1))] = data.draw(WORDS)

@@ -538,7 +538,9 @@ CORPUS = Path(__file__).with_name("corpus")
 SAMPLES = [
     json.loads((CORPUS / "debian12-firewalld/nft.json").read_text()),
     json.loads(
-        text(table(chains={"c": ("input", 0, "drop", [[form, ALLOW] for form, *_ in MATCHES])}))
+        text(
+            table(chains={"c": ("input", 0, "drop", [[form, ALLOW] for form, *_unused in MATCHES])})
+        )
     ),
     json.loads(
         text(
