@@ -22,6 +22,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.lab.steps import wait_until
+
 ROLE = Path(__file__).parents[3] / "roles" / "gateway"
 NAME = "llm.test"
 FACTS = {"fqdn": NAME, "distribution": "Debian", "distribution_major_version": "12"}
@@ -344,14 +346,10 @@ class Stage:
     def logged(self, answer: Answer) -> dict[str, t.Any]:
         """The line of an answered request in the access log."""
         self.reported(answer)
-        deadline = time.monotonic() + 5  # nginx writes it once a second
-        while time.monotonic() < deadline:
-            lines = map(json.loads, (self.folder / "access.log").read_text().splitlines())
-            for line in lines:
-                if line["request_id"] == answer.headers["x-request-id"]:
-                    return line
-            time.sleep(0.1)
-        raise AssertionError("the access log does not have it")
+        request_id, log = answer.headers["x-request-id"], self.folder / "access.log"
+        assert wait_until(lambda: request_id in log.read_text())  # nginx writes it once a second
+        lines = map(json.loads, log.read_text().splitlines())
+        return next(one for one in lines if one["request_id"] == request_id)
 
     def errors(self) -> str:
         return (self.folder / "error.log").read_text()
