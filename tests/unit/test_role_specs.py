@@ -195,7 +195,9 @@ def all_roles() -> list[str]:
 
 
 def test_there_are_roles() -> None:
-    assert {"gateway", "key_validator", "ollama", "pki", "service_sandbox"} <= set(all_roles())
+    assert {"firewall", "gateway", "key_validator", "ollama", "pki", "service_sandbox"} <= set(
+        all_roles()
+    )
 
 
 @pytest.mark.parametrize("role", all_roles())

@@ -11,6 +11,7 @@ import pytest
 from tests.lab import playbook
 from tests.lab.playbook import Counts
 
+APP = ["192.0.2.7"]
 GOOD_KEY = {"id": "app", "sha256": "0" * 64, "owner": "app"}
 
 
@@ -22,7 +23,7 @@ def assert_refused(message, *words, **variables):
     assert run.hosts == {"refusals-d12": refused, "refusals-d13": refused}, run.ending
 
 
-ROLES = ("ollama", "pki", "key_validator", "gateway")
+ROLES = ("ollama", "pki", "key_validator", "gateway", "firewall")
 
 
 def test_check_mode_on_the_fresh_host_changes_nothing(lab):
@@ -74,6 +75,14 @@ def test_bad_input_of_the_last_role_stops_the_first_one(variables, message):
         ({"ollama_models": [{"gguf": "/nonexistent.gguf"}]}, "ollama_models"),
         ({"ollama_models": [{"name": "x", "gguf": "/nonexistent.gguf"}]}, "/nonexistent.gguf"),
         ({"ollama_require_version_floor": True}, "CVE-2026-103663"),
+        ({"firewall_app_servers": []}, "firewall_app_servers is empty"),
+        ({"firewall_app_servers": ["10.0.0.300"]}, "firewall_app_servers: 10.0.0.300 is no addr"),
+        ({"firewall_app_servers": APP, "firewall_gateway_port": 70000}, "between 1 and 65535"),
+        ({"firewall_app_servers": APP, "firewall_backend": "pf"}, "firewall_backend.*pf"),
+        ({"firewall_app_servers": APP, "firewall_admin_networks": ["10.0.0.1/8"]}, "beyond its"),
+        ({"firewall_app_servers": APP, "firewall_port_sources": [{"port": 443}]}, "must differ"),
+        ({"firewall_app_servers": APP, "firewall_egress_allow": [
+            {"destination": "llm.example.com", "port": 443}]}, "llm.example.com is no address"),
     ],
 )  # fmt: skip
 def test_bad_variable(variables, message):

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The same promises with iptables and ip6tables: who gets in, who gets out, no lock-out."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.lab import firewall, playbook
+from tests.lab.playbook import Counts
+
+SAVE = ["sh", "-c", "iptables-save; ip6tables-save"]
+
+
+def rules(lab, gateway):
+    text = lab.run(gateway.name, *SAVE, check=True).stdout
+    return sorted(line for line in text.splitlines() if line.startswith(("-A", ":LLM")))
+
+
+def harden(scenario, *words, **variables):
+    return playbook.harden(scenario, *words, harden_roles=["firewall"], **variables)
+
+
+def both(gateway, *ports):
+    return [(address, port) for port in ports for address in (gateway.address, gateway.address6)]
+
+
+def test_who_gets_in(gateway, lab):
+    assert firewall.reach(lab, "app-server", both(gateway, 443)) == ["open"] * 2
+    assert firewall.reach(lab, "stranger", both(gateway, 443)) == ["silent"] * 2
+    for by in ("app-server", "stranger"):
+        assert firewall.reach(lab, by, both(gateway, 11434, 8081)) == ["silent"] * 4
+    assert firewall.reach(lab, "stranger", both(gateway, 22)) == ["open"] * 2
+
+
+@pytest.mark.parametrize(
+    ("user", "answer"),
+    [("root", "open"), ("www-data", "open"), ("nobody", "refused"), ("ollama", "refused")],
+)
+def test_who_gets_in_from_the_host_itself(gateway, lab, user, answer):
+    own = [("127.0.0.1", 11434), ("::1", 11434), *both(gateway, 11434, 8081)]
+    assert firewall.reach(lab, gateway.name, own, user) == [answer] * len(own)
+
+
+def test_the_llm_server_gets_out_in_a_window_only(gateway, lab):
+    outside = [(address, 22) for address in lab.addresses()["app-server"]]
+    assert firewall.reach(lab, gateway.name, outside) == ["open"] * 2
+    assert firewall.reach(lab, gateway.name, outside, "ollama") == ["refused"] * 2
+    assert firewall.reach(lab, gateway.name, [("127.0.0.1", 22)], "ollama") == ["open"]
+    window = {"user": "ollama"}
+    firewall.module(gateway.name, "firewall_window", state="open", seconds=20, **window)
+    assert firewall.reach(lab, gateway.name, outside, "ollama") == ["open"] * 2
+    time.sleep(21)
+    assert firewall.reach(lab, gateway.name, outside, "ollama") == ["refused"] * 2
+    firewall.module(gateway.name, "firewall_window", state="open", seconds=2000, **window)
+    assert firewall.module(gateway.name, "firewall_window", state="closed", **window)["changed"]
+    assert firewall.reach(lab, gateway.name, outside, "ollama") == ["refused"] * 2
+
+
+def test_rules_that_lock_the_controller_out_are_refused(scenario, gateways, lab):
+    before = [rules(lab, gateway) for gateway in gateways]
+    run = harden(scenario, firewall_admin_networks=["192.0.2.0/24"])
+    assert set(run.hosts.values()) == {Counts(changed=0, failed=1)}, run.ending
+    assert "would shut out" in run.text
+    assert [rules(lab, gateway) for gateway in gateways] == before
+
+
+def test_a_control_node_that_dies_leaves_the_old_rules(gateways, lab):
+    before = [rules(lab, gateway) for gateway in gateways]
+    policy = {"guards": [{"port": 9999, "title": "never confirmed"}]}
+    for gateway in gateways:
+        result = firewall.module(
+            gateway.name, "firewall_ruleset", backend="iptables", policy=policy, confirm_within=8
+        )
+        assert result["armed"] is True
+        assert "never confirmed" in "".join(rules(lab, gateway))
+    time.sleep(12)
+    assert [rules(lab, gateway) for gateway in gateways] == before
+
+
+def test_rules_of_others_stay_and_ours_come_first(scenario, gateways, lab):
+    """Somebody lets everybody in before our chain is asked: found, and put right."""
+    theirs = "-A INPUT -p tcp -m tcp --dport 11434 -j ACCEPT"
+    for gateway in gateways:
+        lab.run(gateway.name, "ip6tables", "-I", *theirs.split()[1:], check=True)
+        assert firewall.reach(lab, "stranger", both(gateway, 11434)) == ["silent", "open"]
+        policy = {"guards": [{"port": 11434, "title": "LLM server, nobody over the network"}]}
+        found = firewall.module(gateway.name, "verify_firewall", backend="iptables", policy=policy)[
+            "findings"
+        ]
+        results = {finding["id"]: finding["result"] for finding in found}
+        assert results["firewall.port.11434.ipv6.a-stranger.live"] == "fail"
+        assert results["firewall.port.11434.ipv4.a-stranger.live"] == "pass"
+        assert results["firewall.drift"] == "fail"
+    run = harden(scenario)
+    assert run.code == 0, run.ending
+    for gateway in gateways:
+        assert theirs in rules(lab, gateway)
+        assert firewall.reach(lab, "stranger", both(gateway, 11434)) == ["silent", "silent"]
+        lab.run(gateway.name, "ip6tables", "-D", *theirs.split()[1:], check=True)
+
+
+def test_what_flushes_them_and_a_reboot(gateway, lab):
+    before = rules(lab, gateway)
+    for verb in ("restart", "stop"):
+        gateway.host.run_expect([0], f"systemctl {verb} nftables.service")
+        assert rules(lab, gateway) == before
+    lab.reboot(gateway.name)
+    assert rules(lab, gateway) == before
+    assert firewall.reach(lab, "stranger", both(gateway, 443, 11434)) == ["silent"] * 4
+
+
+@pytest.mark.parametrize("family", ["iptables", "ip6tables"])
+def test_a_published_port_is_refused(scenario, gateways, lab, family):
+    to = "172.17.0.2:11434" if family == "iptables" else "[fd00::2]:11434"
+    docker = ["-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "11434", "-j", "DNAT"]
+    for gateway in gateways:
+        lab.run(gateway.name, family, *docker, "--to-destination", to, check=True)
+    try:
+        run = harden(scenario)
+        assert set(run.hosts.values()) == {Counts(changed=0, failed=1)}, run.ending
+        assert "port 11434 is published" in run.text
+    finally:
+        for gateway in gateways:
+            lab.run(gateway.name, family, "-t", "nat", "-F", "PREROUTING", check=True)
+
+
+def test_absent_takes_all_of_it_away(scenario, gateways, lab):
+    run = playbook.play("rollback", rollback_hosts=scenario, rollback_roles=["firewall"])
+    assert run.code == 0, run.ending
+    for gateway in gateways:
+        # Over IPv4: the lab's bridge loses multicast, so neighbour discovery, over a reboot.
+        targets = [(gateway.address, 443), (gateway.address, 11434)]
+        assert firewall.reach(lab, "stranger", targets) == ["open"] * 2
+        looked = lab.run(gateway.name, "sh", "-c", "ls -d /etc/llm-firewall /usr/sbin/iptables")
+        assert looked.stdout == ""

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who reaches what, over IPv4 and IPv6, from outside, from the host itself, and from its services.
+
+Somebody answers on every port that is probed, so that a silence comes from the firewall.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab import firewall
+
+LOOPBACK = [("127.0.0.1", 11434), ("127.0.0.1", 8081)]
+METADATA = "169.254.169.254"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def answering(gateway, lab):
+    """The LLM server and the validator as if they listened on every address."""
+    outside = [(a, p) for p in (11434, 8081) for a in (gateway.address, gateway.address6)]
+    with firewall.listening(lab, gateway.name, outside):
+        yield
+
+
+def both(gateway, port):
+    return [(gateway.address, port), (gateway.address6, port)]
+
+
+def test_the_application_server_reaches_the_gateway(gateway, lab):
+    assert firewall.reach(lab, "app-server", both(gateway, 443)) == ["open", "open"]
+    assert gateway.ask("/api/tags").status == 401
+
+
+def test_the_gateway_reaches_the_llm_server(gateway, keys):
+    """nginx with a request, and the key validator for the models that a key may see."""
+    answer = gateway.ask("/api/tags", key=keys["tiny_only"])
+    assert answer.status == 200
+    assert [one["name"] for one in answer.json()["models"]] == ["tiny:latest"]
+    assert gateway.ask("/api/version", key=keys["tiny_only"]).status == 200
+
+
+def test_a_stranger_does_not(gateway, lab):
+    assert firewall.reach(lab, "stranger", both(gateway, 443)) == ["silent", "silent"]
+
+
+@pytest.mark.parametrize("by", ["app-server", "stranger"])
+@pytest.mark.parametrize("port", [11434, 8081])
+def test_nobody_reaches_what_is_behind_it(gateway, lab, by, port):
+    assert firewall.reach(lab, by, both(gateway, port)) == ["silent", "silent"]
+
+
+def test_other_ports_are_left_alone(gateway, lab):
+    assert firewall.reach(lab, "stranger", both(gateway, 22)) == ["open", "open"]
+
+
+@pytest.mark.parametrize("user", ["root", "www-data", "llm-validator"])
+def test_the_gateway_and_root_reach_the_llm_server(gateway, lab, user):
+    assert firewall.reach(lab, gateway.name, LOOPBACK[:1], user) == ["open"]
+
+
+@pytest.mark.parametrize("user", ["nobody", "ollama", "ansible"])
+def test_other_local_users_do_not(gateway, lab, user):
+    own = [*LOOPBACK, *both(gateway, 11434), *both(gateway, 8081)]
+    assert firewall.reach(lab, gateway.name, own, user) == ["refused"] * len(own)
+
+
+def test_the_llm_server_has_no_way_out(gateway, lab):
+    addresses = [(address, 22) for address in lab.addresses()["app-server"]]
+    assert firewall.reach(lab, gateway.name, addresses) == ["open", "open"]
+    assert firewall.reach(lab, gateway.name, addresses, "ollama") == ["refused", "refused"]
+    assert firewall.reach(lab, gateway.name, [("127.0.0.1", 22), ("::1", 22)], "ollama") == [
+        "open",
+        "open",
+    ]
+
+
+def test_not_to_the_metadata_address_either_in_a_window(gateway, lab):
+    """The address is put on a neighbour: no packet may leave for the real one."""
+    lab.run("stranger", "ip", "address", "replace", f"{METADATA}/32", "dev", "eth0", check=True)
+    route = [METADATA, "via", lab.addresses()["stranger"][0], "dev", "eth0"]
+    lab.run(gateway.name, "ip", "route", "replace", *route, check=True)
+    way = lab.run(gateway.name, "ip", "route", "get", METADATA, check=True).stdout
+    assert f"via {lab.addresses()['stranger'][0]}" in way
+    outside = (lab.addresses()["app-server"][0], 22)
+    try:
+        assert firewall.reach(lab, gateway.name, [(METADATA, 22)]) == ["open"]
+        opened = firewall.module(
+            gateway.name, "firewall_window", state="open", user="ollama", seconds=60
+        )
+        assert opened["changed"]
+        answers = firewall.reach(lab, gateway.name, [(METADATA, 22), outside], "ollama")
+        assert answers == ["refused", "open"]
+    finally:
+        firewall.module(gateway.name, "firewall_window", state="closed", user="ollama")
+        lab.run(gateway.name, "ip", "route", "del", METADATA)
+        lab.run("stranger", "ip", "address", "del", f"{METADATA}/32", "dev", "eth0")
+    assert firewall.reach(lab, gateway.name, [outside], "ollama") == ["refused"]
+
+
+def test_a_window_closes_by_itself(gateway, lab):
+    outside = [(lab.addresses()["app-server"][0], 22)]
+    firewall.module(gateway.name, "firewall_window", state="open", user="ollama", seconds=20)
+    assert firewall.reach(lab, gateway.name, outside, "ollama") == ["open"]
+    lab.run(gateway.name, "sleep", "21")
+    assert firewall.reach(lab, gateway.name, outside, "ollama") == ["refused"]
