@@ -39,6 +39,13 @@ options:
             type: list
             elements: str
             default: []
+      default:
+        description:
+          - What becomes of all else that comes over the network. V(accept) leaves it to the host's
+            other rules. With V(drop) only replies, ICMP and answers of DHCPv6 come in.
+        type: str
+        choices: [accept, drop]
+        default: accept
       loopback:
         description: TCP ports that only some local users may reach from the host itself.
         type: list

@@ -48,6 +48,7 @@ __all__ = (
     "Machine",
     "NftBackend",
     "absent",
+    "all_saved",
     "apply",
     "confirm",
     "kept",
@@ -457,7 +458,7 @@ def whole_rules(machine: Machine, backend: Backend, files: Files | None = None) 
     if machine.has("nft"):
         text = machine.must("nft", "-j", "list", "ruleset")
         listing = machine.must("nft", "list", "ruleset")
-    saved = _all_saved(machine)
+    saved = all_saved(machine)
     legacy = False
     if files is not None and isinstance(backend, IptablesBackend):
         legacy = backend.legacy()
@@ -492,8 +493,11 @@ def _without_tables(
     return json.dumps({"nftables": [*objects, *added]})
 
 
-def _all_saved(machine: Machine) -> list[tuple[int, bool, str]]:
-    """Return (IP version, legacy, output) of every iptables-save that has something to say."""
+def all_saved(machine: Machine) -> list[tuple[int, bool, str]]:
+    """Return (IP version, legacy, output) of every iptables-save that has something to say.
+
+    Both kinds, whichever the host's `iptables` is: Docker may have been told to use the other.
+    """
     found = []
     for version, (tool, family) in _VERSIONS.items():
         names = machine.read(f"/proc/net/{family}_tables_names")

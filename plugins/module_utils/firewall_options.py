@@ -41,6 +41,7 @@ _EGRESS: dict[str, t.Any] = {
 }
 POLICY: dict[str, t.Any] = {
     "guards": {"type": "list", "elements": "dict", "default": [], "options": _GUARD},
+    "default": {"type": "str", "choices": ["accept", "drop"], "default": "accept"},
     "loopback": {"type": "list", "elements": "dict", "default": [], "options": _LOOPBACK},
     "egress": {"type": "dict", "options": _EGRESS},
 }

@@ -139,9 +139,8 @@ def refuse_published(machine: Machine, ports: t.Sequence[int]) -> list[str]:
     """Return who else writes rules here. Raises FirewallError for a port that is forwarded."""
     listing = machine.must("nft", "list", "ruleset") if machine.has("nft") else ""
     lines = listing.splitlines()
-    for tool in ("iptables", "ip6tables"):
-        if machine.has(f"{tool}-save"):
-            lines += machine.must(f"{tool}-save", "-t", "nat").splitlines()
+    for _version, _legacy, output in firewall_host.all_saved(machine):
+        lines += output.splitlines()
     for port in ports:
         rule = published_port(lines, port)
         if rule:

@@ -81,6 +81,7 @@ def test_bad_input_of_the_last_role_stops_the_first_one(variables, message):
         ({"firewall_app_servers": APP, "firewall_backend": "pf"}, "firewall_backend.*pf"),
         ({"firewall_app_servers": APP, "firewall_admin_networks": ["10.0.0.1/8"]}, "beyond its"),
         ({"firewall_app_servers": APP, "firewall_port_sources": [{"port": 443}]}, "must differ"),
+        ({"firewall_app_servers": APP, "firewall_default_policy": "drop"}, "nobody with SSH"),
         ({"firewall_app_servers": APP, "firewall_egress_allow": [
             {"destination": "llm.example.com", "port": 443}]}, "llm.example.com is no address"),
     ],

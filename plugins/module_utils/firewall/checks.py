@@ -127,6 +127,8 @@ def cases(policy: Policy, places: Sequence[Place]) -> Iterator[Case]:
     for place in places:
         for guard in policy.guards:
             yield from _guard(guard, place)
+        if policy.drops_rest:
+            yield _rest(policy, place)
     for version in sorted({4, *(place.version for place in places)}):
         for loopback in policy.loopback:
             yield from _loopback(loopback, version)
@@ -151,6 +153,19 @@ def _guard(guard: Guard, place: Place) -> Iterator[Case]:
         yield case("a-stranger", stranger, Verdict.DROP)
     for network in guard.of_version(place.version)[:1]:
         yield case("an-allowed-source", _member(network), Verdict.ACCEPT)
+
+
+def _rest(policy: Policy, place: Place) -> Case:
+    named = {guard.port for guard in policy.guards}
+    port = next(number for number in range(0xFFFF, 0, -1) if number not in named)
+    packet = Packet.tcp(
+        _STRANGERS[place.version][0], place.address, port, in_interface=place.interface
+    )
+    return Case(
+        f"firewall.default.ipv{place.version}",
+        f"nobody reaches a port that no rule names over IPv{place.version}",
+        "medium", "input", packet, Verdict.DROP, "Run llmsec.hardening.harden.",
+    )  # fmt: skip
 
 
 def _outside(networks: Sequence[Network], version: int) -> str:

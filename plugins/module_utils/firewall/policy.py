@@ -88,12 +88,13 @@ class Policy:
     guards: tuple[Guard, ...]
     loopback: tuple[LoopbackGuard, ...]
     egress: Egress | None
+    drops_rest: bool = False  # what comes over the network to a port that no guard names
 
 
 def parse_policy(
     data: Mapping[str, t.Any], user_number: Callable[[str], int | None], *, partial: bool = False
 ) -> Policy:
-    """Return the policy of `guards`, `loopback` and `egress`, shaped as in the module's options.
+    """Return the policy of `guards`, `default`, `loopback` and `egress`, see the module's options.
 
     `user_number` looks a user's name up on the host. Loopback users that are not there are left
     out: nobody can come as them. The egress user must exist, except in a `partial` policy, which is
@@ -105,8 +106,9 @@ def parse_policy(
         twice = _twice(item.port for item in ports)
         if twice:
             raise PolicyError(f"{kind}: port {twice[0]} is named twice")
-    egress = data.get("egress")
-    return Policy(guards, loopback, _egress(egress, user_number, partial) if egress else None)
+    found = data.get("egress")
+    egress = _egress(found, user_number, partial) if found else None
+    return Policy(guards, loopback, egress, data.get("default") == "drop")
 
 
 def _twice(ports: Iterable[int]) -> list[int]:

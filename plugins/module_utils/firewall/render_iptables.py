@@ -39,10 +39,11 @@ def render_iptables(policy: Policy, version: int) -> str:
     """Return the whole file for IP version 4 or 6."""
     rules = [
         *(rule for guard in policy.guards for rule in _guard(guard, version)),
+        *(_rest(version) if policy.drops_rest else ()),
         *(rule for guard in policy.loopback for rule in _loopback(guard)),
         *(_egress(policy.egress, version) if policy.egress else ()),
     ]
-    if policy.guards:
+    if policy.guards or policy.drops_rest:
         rules.insert(0, f"-A {_INPUT} -i lo -j RETURN")
     chains = "".join(f":{chain} - [0:0]\n" for chain in CHAINS)
     tool = "iptables" if version == 4 else "ip6tables"
@@ -59,6 +60,17 @@ def _guard(guard: Guard, version: int) -> Iterator[str]:
         source = f"-s {network} " if network.prefixlen else ""
         yield f"-A {_INPUT} {source}{port} -j RETURN"
     yield f"-A {_INPUT} {port} {_comment(guard.title)} -j DROP"
+
+
+def _rest(version: int) -> Iterator[str]:
+    """Nothing else comes in but replies, ICMP (path MTU, neighbours) and DHCPv6 answers."""
+    yield f"-A {_INPUT} -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
+    if version == 4:
+        yield f"-A {_INPUT} -p icmp -j RETURN"
+    else:
+        yield f"-A {_INPUT} -p ipv6-icmp -j RETURN"
+        yield f"-A {_INPUT} -s fe80::/10 -p udp -m udp --dport 546 -j RETURN"
+    yield f"-A {_INPUT} {_comment('nobody asked for anything else')} -j DROP"
 
 
 def _loopback(guard: LoopbackGuard) -> Iterator[str]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.policy import (
     METADATA,
@@ -45,8 +45,9 @@ def render_nft(policy: Policy) -> str:
     parts = [text for text in sets if text]
     if policy.egress and policy.egress.restrict:
         parts.append(_WINDOW)
-    if policy.guards:
-        parts.append(_chain("input", _input(policy.guards)))
+    if policy.guards or policy.drops_rest:
+        fate = "drop" if policy.drops_rest else "accept"
+        parts.append(_chain("input", _input(policy), fate))
     if policy.loopback or policy.egress:
         parts.append(_chain("output", _output(policy)))
     if policy.egress:
@@ -80,20 +81,25 @@ def _network(network: Network) -> str:
     return str(network.network_address if whole else network)
 
 
-def _chain(name: str, rules: Iterator[str], *, hook: bool = True) -> str:
-    head = f"        type filter hook {name} priority filter; policy accept;\n\n" if hook else ""
+def _chain(name: str, rules: Iterator[str], fate: str = "accept", *, hook: bool = True) -> str:
+    head = f"        type filter hook {name} priority filter; policy {fate};\n\n" if hook else ""
     lines = "".join(f"        {rule}\n" for rule in rules)
     return f"    chain {name} {{\n{head}{lines}    }}\n"
 
 
-def _input(guards: Sequence[Guard]) -> Iterator[str]:
+def _input(policy: Policy) -> Iterator[str]:
     yield "# What the host says to itself is judged at output, where its users are known."
     yield 'iifname "lo" accept'
-    for guard in guards:
+    for guard in policy.guards:
         for version, word in ((4, "ip"), (6, "ip6")):
             if guard.of_version(version):
                 yield f"tcp dport {guard.port} {word} saddr @{_set_name(guard, version)} accept"
         yield f'tcp dport {guard.port} drop comment "{guard.title}"'
+    if policy.drops_rest:
+        yield "# Nothing else comes in but replies, ICMP (path MTU, neighbours) and DHCPv6 answers."
+        yield "ct state established,related accept"
+        yield "meta l4proto { icmp, ipv6-icmp } accept"
+        yield "ip6 saddr fe80::/10 udp dport 546 accept"
 
 
 def _output(policy: Policy) -> Iterator[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
+from pathlib import Path
 
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall_host import Machine
 
@@ -17,9 +18,13 @@ class Namespace(Machine):
         super().__init__(self._run, str(root))
         self.root = str(root)
         self.timer = None
-        self._enter = ["nsenter", f"--net=/proc/{process}/ns/net", "--"]
-        (root / "proc/net").mkdir(parents=True)
-        (root / "proc/net/if_inet6").touch()
+        self._process = process
+        self._enter = ["nsenter", f"--target={process}", "--net", "--mount", "--"]
+
+    def path(self, path):
+        if path.startswith("/proc/net/"):
+            return Path(f"/proc/{self._process}{path.removeprefix('/proc')}")
+        return super().path(path)
 
     def _run(self, command, stdin):
         if command[0] == "systemd-run":
@@ -43,11 +48,27 @@ class Namespace(Machine):
         self.timer = None
 
 
+# What `update-alternatives --set iptables …` does, for the namespace alone.
+_LEGACY = """
+cp -a /etc/alternatives "$0" && for tool in iptables ip6tables; do
+    for name in $tool $tool-save $tool-restore; do
+        ln -sf "/usr/sbin/$tool-legacy${name#"$tool"}" "$0/alternatives/$name"
+    done
+done && mount --bind "$0/alternatives" /etc/alternatives
+"""
+
+
 @contextlib.contextmanager
-def namespace(root):
-    with subprocess.Popen(["unshare", "--net", "sleep", "600"]) as process:
+def namespace(root, *, legacy=False):
+    """Give a machine; with `legacy` its iptables is iptables-legacy."""
+    script = f'{_LEGACY if legacy else ""}\n: >"$0/ready" && exec sleep 600'
+    command = ["unshare", "--net", "--mount", "sh", "-euc", script, str(root)]
+    with subprocess.Popen(command) as process:
         try:
-            time.sleep(0.2)
+            for _attempt in range(200):
+                if (root / "ready").exists():
+                    break
+                time.sleep(0.02)
             yield Namespace(process.pid, root)
         finally:
             process.terminate()

@@ -20,6 +20,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall_host imp
 from tests.unit.plugins.namespace import namespace
 
 BACKENDS = {"nftables": NftBackend, "iptables": IptablesBackend}
+KINDS = (*BACKENDS, "iptables-legacy")
 
 
 def policy(port=11434, source="192.0.2.1"):
@@ -32,14 +33,23 @@ def policy(port=11434, source="192.0.2.1"):
 
 
 @pytest.fixture
-def machine(tmp_path):
-    with namespace(tmp_path) as found:
+def kind():
+    """What the rules are made with, where a test does not go through all."""
+    return "nftables"
+
+
+@pytest.fixture
+def machine(tmp_path, kind):
+    with namespace(tmp_path, legacy=kind == "iptables-legacy") as found:
         yield found
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request, machine):
-    return BACKENDS[request.param](machine)
+@pytest.fixture
+def backend(machine, kind):
+    return BACKENDS[kind.removesuffix("-legacy")](machine)
+
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def verdict(machine, backend, source, hook="input"):
@@ -48,10 +58,19 @@ def verdict(machine, backend, source, hook="input"):
 
 
 def everything(machine):
-    lines = machine.must("nft", "list", "ruleset") + machine.must("iptables-save")
+    lines = "".join(
+        machine.must(*command)
+        for command in (["nft", "list", "ruleset"], ["iptables-save"], ["ip6tables-save"])
+    )
     return [line for line in lines.splitlines() if "LLM-H" in line or "llm_" in line]
 
 
+@each_kind
+def test_the_kind_of_iptables(machine, kind):
+    assert IptablesBackend(machine).legacy() is (kind == "iptables-legacy")
+
+
+@each_kind
 def test_apply_confirm_absent(machine, backend):
     other = next(BACKENDS[name](machine) for name in BACKENDS if name != backend.name)
     files = backend.render(policy())
@@ -71,6 +90,7 @@ def test_apply_confirm_absent(machine, backend):
     assert machine.read("/etc/llm-firewall/load") is None
 
 
+@each_kind
 def test_the_timer_brings_back_what_was_there(machine, backend):
     other = next(BACKENDS[name](machine) for name in BACKENDS if name != backend.name)
     firewall_host.apply(machine, backend, backend.render(policy()), 60)
@@ -82,6 +102,7 @@ def test_the_timer_brings_back_what_was_there(machine, backend):
     assert backend.live() == before
 
 
+@each_kind
 def test_the_timer_brings_back_that_nothing_was_there(machine, backend):
     machine.must("nft", "add", "table", "ip", "others")
     firewall_host.apply(machine, backend, backend.render(policy()), 60)
@@ -90,6 +111,7 @@ def test_the_timer_brings_back_that_nothing_was_there(machine, backend):
     assert "table ip others" in machine.must("nft", "list", "ruleset")
 
 
+@each_kind
 def test_a_change_nobody_confirmed_is_taken_back_before_the_next(machine, backend):
     firewall_host.apply(machine, backend, backend.render(policy(port=22)), 60)
     firewall_host.apply(machine, backend, backend.render(policy()), 60)
@@ -97,6 +119,7 @@ def test_a_change_nobody_confirmed_is_taken_back_before_the_next(machine, backen
     assert backend.live() == ""
 
 
+@each_kind
 def test_confirming_after_the_timer_is_an_error(machine, backend):
     files = backend.render(policy())
     firewall_host.apply(machine, backend, files, 60)
@@ -106,6 +129,7 @@ def test_confirming_after_the_timer_is_an_error(machine, backend):
     assert firewall_host.kept(machine, backend) == {}
 
 
+@each_kind
 def test_a_syntax_error_changes_nothing(machine, backend):
     firewall_host.apply(machine, backend, backend.render(policy()), 60)
     machine.timer = None
@@ -122,6 +146,7 @@ def test_a_syntax_error_changes_nothing(machine, backend):
     assert machine.timer is None
 
 
+@pytest.mark.parametrize("kind", KINDS[1:])
 def test_a_change_of_backend_leaves_one(machine):
     nft, iptables = NftBackend(machine), IptablesBackend(machine)
     for one, other in ((iptables, nft), (nft, iptables)):
@@ -133,6 +158,7 @@ def test_a_change_of_backend_leaves_one(machine):
         assert firewall_host.kept(machine, other) == {}
 
 
+@each_kind
 def test_rules_of_others_that_decide_are_seen_beforehand(machine, backend):
     machine.must("iptables", "-A", "INPUT", "-s", "198.51.100.1", "-j", "DROP")
     files = backend.render(policy())
@@ -143,6 +169,7 @@ def test_rules_of_others_that_decide_are_seen_beforehand(machine, backend):
     assert judge(whole, packet).verdict is Verdict.DROP
 
 
+@each_kind
 def test_a_window_opens_and_closes(machine, backend):
     assert backend.open_window(997, 60) is False
     firewall_host.apply(machine, backend, backend.render(policy()), 60)

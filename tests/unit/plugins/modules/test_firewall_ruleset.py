@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.checks import (
     Connection,
@@ -16,6 +18,7 @@ from ansible_collections.llmsec.hardening.plugins.modules import (
 
 from tests.unit.plugins.namespace import namespace
 
+CORPUS = Path(__file__).parents[1] / "module_utils/firewall/corpus"
 USERS = {"root": 0, "ollama": 997}
 POLICY = {
     "guards": [
@@ -27,9 +30,14 @@ POLICY = {
 }
 
 
+@pytest.fixture(params=["nftables", "iptables", "iptables-legacy"])
+def kind(request):
+    return request.param
+
+
 @pytest.fixture
-def machine(tmp_path, monkeypatch):
-    with namespace(tmp_path) as found:
+def machine(tmp_path, monkeypatch, kind):
+    with namespace(tmp_path, legacy=kind == "iptables-legacy") as found:
         for module in (firewall_ruleset, verify_firewall, firewall_window):
             monkeypatch.setattr(module, "live_machine", lambda _module: found)
             monkeypatch.setattr(module, "user_number", USERS.get)
@@ -38,15 +46,15 @@ def machine(tmp_path, monkeypatch):
         yield found
 
 
-@pytest.fixture(params=["nftables", "iptables"])
-def apply(request, machine, run_module):
+@pytest.fixture
+def apply(machine, run_module, kind):
+    backend = kind.removesuffix("-legacy")
+
     def run(state="present", check=False, **params):
         params.setdefault("policy", POLICY)
-        return run_module(
-            firewall_ruleset.main, check, state=state, backend=request.param, **params
-        )
+        return run_module(firewall_ruleset.main, check, state=state, backend=backend, **params)
 
-    run.backend = request.param
+    run.backend = backend
     return run
 
 
@@ -135,3 +143,74 @@ def test_a_window(apply, run_module):
     apply()
     assert window("open", check=True) is False
     assert [window("open"), window("closed"), window("closed")] == [True, True, False]
+
+
+def load(machine, name):
+    """Put what another firewall wrote on a real host in force."""
+    for tool in ("iptables", "ip6tables"):
+        saved = (CORPUS / name / f"{tool}-save.txt").read_text()
+        machine.must(f"{tool}-restore", stdin=saved)
+    if "firewalld" in name:
+        # An owner's table is gone with its process; older programs know less names of priorities.
+        listing = (CORPUS / name / "nft.txt").read_text().replace("flags owner,persist", "")
+        listing = listing.replace("hook output priority dstnat + 10", "hook output priority -90")
+        machine.must("nft", "-f", "-", stdin=listing)
+
+
+def rules_of_others(machine):
+    lines = [
+        line
+        for tool in ("iptables-save", "ip6tables-save")
+        for line in machine.must(tool).splitlines()
+        if line.startswith("-A") and "LLM-HARDENING" not in line
+    ]
+    _status, firewalld, _errors = machine.run(["nft", "list", "table", "inet", "firewalld"], "")
+    # Its counters go on counting.
+    return lines + [line.partition(" counter ")[0] for line in firewalld.splitlines()]
+
+
+FIREWALLS = [
+    ("debian12-ufw", "ufw", "198.51.100.9", "fail"),
+    ("debian12-ufw", "ufw", "10.0.1.5", "pass"),
+    ("debian13-ufw", "ufw", "198.51.100.9", "fail"),
+    ("debian12-firewalld", "firewalld", "198.51.100.9", "fail"),
+    ("debian13-firewalld", "firewalld", "10.0.1.9", "pass"),
+    ("debian12-docker", "Docker", "198.51.100.9", "pass"),
+]
+
+
+@pytest.mark.parametrize("case", FIREWALLS, ids="-".join)
+def test_beside_other_firewalls(apply, machine, run_module, case):
+    """Their rules stay, what they refuse is found with the rule that does, and ours hold."""
+    name, who, source, result = case
+    load(machine, name)
+    before = rules_of_others(machine)
+    guards = [{"port": 443, "title": "gateway", "sources": [source]}, POLICY["guards"][0]]
+    policy = {**POLICY, "guards": guards}
+    assert who in apply(policy=policy)["others"]
+    apply("confirmed", policy=policy)
+    assert rules_of_others(machine) == before
+    findings = {
+        finding["id"]: finding
+        for finding in run_module(
+            verify_firewall.main, backend=apply.backend, policy=policy, unit=""
+        )["findings"]
+    }
+    allowed = findings["firewall.port.443.ipv4.an-allowed-source.live"]
+    assert allowed["result"] == result, allowed
+    assert allowed["evidence"] or result == "pass"
+    for version in (4, 6):
+        stranger = findings[f"firewall.port.11434.ipv{version}.a-stranger.live"]
+        # What Docker's translation makes of it, nobody can say.
+        assert stranger["result"] == ("error" if (who, version) == ("Docker", 4) else "pass")
+    apply("absent")
+    assert rules_of_others(machine) == before
+
+
+@pytest.mark.parametrize("name", ["debian12-docker", "debian13-docker", "debian12-ufw-docker"])
+def test_a_port_that_docker_published_is_refused(apply, machine, name):
+    load(machine, name)
+    message = apply(unpublished_ports=[11434])["msg"]
+    assert "port 11434 is published" in message
+    assert "172.17.0" in message
+    assert apply(unpublished_ports=[8081])["armed"] is True

@@ -62,7 +62,7 @@ egresses = st.builds(
     st.booleans(),
     st.lists(destinations, max_size=2).map(tuple),
 )
-policies = st.builds(Policy, guards, loopback_guards, st.none() | egresses)
+policies = st.builds(Policy, guards, loopback_guards, st.none() | egresses, st.booleans())
 
 
 @st.composite
@@ -83,18 +83,17 @@ def packets(draw):
 def expected(policy, hook, packet):
     """Return what must become of the first packet of a connection."""
     if hook == "input":
-        refused = (
-            packet.in_interface != "lo"
-            and packet.protocol == "tcp"
-            and any(
-                guard.port == packet.destination_port
-                and not any(packet.source in network for network in guard.sources)
-                for guard in policy.guards
-            )
-        )
+        refused = packet.in_interface != "lo" and _refused_at_input(policy, packet)
     else:
         refused = _refused_at_output(policy, packet)
     return Verdict.DROP if refused else Verdict.ACCEPT
+
+
+def _refused_at_input(policy, packet):
+    for guard in policy.guards:
+        if packet.protocol == "tcp" and guard.port == packet.destination_port:
+            return not any(packet.source in network for network in guard.sources)
+    return policy.drops_rest
 
 
 def _refused_at_output(policy, packet):
