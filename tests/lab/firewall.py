@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +41,26 @@ for address, port in json.loads(sys.argv[1]):
 while True:
     for key, _events in chooser.select():
         key.fileobj.accept()[0].close()
+"""
+
+# An echo request; "answered" or "silent".
+_PING = """
+import socket, sys
+address = sys.argv[1]
+if ":" in address:
+    pinger = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    request = bytes([128, 0, 0, 0, 0, 0, 0, 0])
+else:
+    pinger = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    request = bytes([8, 0, 0xF7, 0xFF, 0, 0, 0, 0])
+pinger.settimeout(5)
+pinger.sendto(request, (address, 0))
+try:
+    while pinger.recvfrom(2000)[1][0] != address:
+        pass
+    print("answered")
+except TimeoutError:
+    print("silent")
 """
 
 Targets = Sequence[tuple[str, int]]
@@ -81,6 +103,51 @@ def module(host: str, name: str, **options: Any) -> dict[str, Any]:
     )  # fmt: skip
     start = done.stdout.index("{")
     return json.loads(done.stdout[start:])
+
+
+def controllers(lab: Lab) -> list[str]:
+    """Return the control node's addresses, as the lab's hosts see them."""
+    some_host = lab.addresses()["stranger"]
+    lengths = (24, 64)
+    return [
+        str(ipaddress.ip_network(f"{address}/{length}", strict=False)[1])
+        for address, length in zip(some_host, lengths, strict=True)
+    ]
+
+
+def assert_default_is_to_drop(lab: Lab, host: str) -> None:
+    """Nothing comes in but what is named, replies and ICMP."""
+    own = [(address, 9999) for address in lab.addresses()[host]]
+    with listening(lab, host, own):
+        assert reach(lab, "app-server", own) == ["silent", "silent"]
+    for address in lab.addresses()[host]:
+        answer = lab.run("stranger", "python3", "-c", _PING, address, check=True).stdout
+        assert answer.strip() == "answered", f"{address} does not answer a ping"
+        assert reach(lab, "stranger", [(address, 22)]) == ["silent"]
+    outside = [(address, 22) for address in lab.addresses()["app-server"]]
+    assert reach(lab, host, outside) == ["open", "open"]
+
+
+def shell_everywhere(lab: Lab, hosts: Sequence[str], script: str) -> None:
+    """Run a script on several hosts at once; all must succeed."""
+
+    def one(host: str) -> None:
+        lab.run(host, "sh", "-euc", script, check=True)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(one, hosts))
+
+
+@contextmanager
+def installed(lab: Lab, hosts: Sequence[str], package: str, script: str) -> Iterator[None]:
+    """Have another firewall on the hosts, set up by a script, and nothing of it afterwards."""
+    quietly = "DEBIAN_FRONTEND=noninteractive apt-get -qq"
+    install = f"apt-get -qq update; {quietly} install -y --no-install-recommends {package}"
+    try:
+        shell_everywhere(lab, hosts, f"({install}) >/dev/null 2>&1; {script}")
+        yield
+    finally:
+        shell_everywhere(lab, hosts, f"{quietly} purge -y {package} >/dev/null 2>&1")
 
 
 def _json_output() -> dict[str, str]:

@@ -111,6 +111,49 @@ def test_what_flushes_them_and_a_reboot(gateway, lab):
     assert firewall.reach(lab, "stranger", both(gateway, 443, 11434)) == ["silent"] * 4
 
 
+def test_beside_ufw(scenario, gateways, lab):
+    """What ufw refuses is found and named; what it flushes is its own."""
+    hosts = [gateway.name for gateway in gateways]
+    setup = "ufw allow 22/tcp; ufw --force enable"
+    with firewall.installed(lab, hosts, "ufw", setup):
+        try:
+            run = harden(scenario)
+            assert set(run.hosts.values()) == {Counts(changed=0, failed=1)}, run.ending
+            assert "has rules of ufw as well" in run.text
+            assert "an-allowed-source reaches port 443 over IPv4 (gateway" in run.text
+            assert "-P INPUT DROP" in run.text or "INPUT policy drop" in run.text, run.ending
+            firewall.shell_everywhere(lab, hosts, "ufw allow 443/tcp")
+            run = harden(scenario)
+            assert set(run.hosts.values()) == {Counts(changed=0, failed=0)}, run.ending
+            before = [rules(lab, gateway) for gateway in gateways]
+            for command in ("ufw reload", "systemctl restart ufw.service", "ufw --force enable"):
+                firewall.shell_everywhere(lab, hosts, command)
+                assert [rules(lab, gateway) for gateway in gateways] == before
+            for gateway in gateways:
+                assert firewall.reach(lab, "app-server", both(gateway, 443)) == ["open"] * 2
+                assert firewall.reach(lab, "stranger", both(gateway, 443)) == ["silent"] * 2
+        finally:
+            leave = (
+                "ufw --force reset; for tool in iptables ip6tables; do $tool-save |"
+                " sed '/ufw/d' | $tool-restore; done"
+            )
+            firewall.shell_everywhere(lab, hosts, leave)
+
+
+def test_a_default_policy_on_request(scenario, gateways, lab):
+    run = harden(
+        scenario,
+        firewall_default_policy="drop",
+        firewall_admin_networks=firewall.controllers(lab),
+    )
+    assert run.code == 0, run.ending
+    for gateway in gateways:
+        firewall.assert_default_is_to_drop(lab, gateway.name)
+    assert harden(scenario).code == 0
+    for gateway in gateways:
+        assert firewall.reach(lab, "stranger", both(gateway, 22)) == ["open"] * 2
+
+
 @pytest.mark.parametrize("family", ["iptables", "ip6tables"])
 def test_a_published_port_is_refused(scenario, gateways, lab, family):
     to = "172.17.0.2:11434" if family == "iptables" else "[fd00::2]:11434"

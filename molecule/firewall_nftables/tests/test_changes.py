@@ -124,6 +124,49 @@ def test_a_pull_that_fails_leaves_the_window_closed(scenario, gateways):
         assert "elements" not in window
 
 
+FIREWALLD = """
+firewall-offline-cmd --quiet --zone=public --add-service=ssh
+systemctl restart firewalld.service
+"""
+
+
+def test_beside_firewalld(scenario, gateways, lab):
+    """What firewalld refuses is found and named; its reloads leave us alone."""
+    hosts = [gateway.name for gateway in gateways]
+    with firewall.installed(lab, hosts, "firewalld", FIREWALLD):
+        run = harden(scenario)
+        assert set(run.hosts.values()) == {Counts(changed=0, failed=1)}, run.ending
+        assert "has rules of firewalld as well" in run.text
+        assert "an-allowed-source reaches port 443 over IPv4 (gateway" in run.text
+        open_it = "firewall-cmd --quiet --add-port=443/tcp"
+        firewall.shell_everywhere(lab, hosts, f"{open_it}; {open_it} --permanent")
+        run = harden(scenario)
+        assert set(run.hosts.values()) == {Counts(changed=0, failed=0)}, run.ending
+        before = [rules(gateway) for gateway in gateways]
+        for command in ("firewall-cmd --reload", "systemctl restart firewalld.service"):
+            firewall.shell_everywhere(lab, hosts, command)
+            assert [rules(gateway) for gateway in gateways] == before
+        for gateway in gateways:
+            assert_guarded(gateway, lab)
+
+
+def test_a_default_policy_on_request(scenario, gateways, lab):
+    run = harden(
+        scenario,
+        firewall_default_policy="drop",
+        firewall_admin_networks=firewall.controllers(lab),
+    )
+    assert run.code == 0, run.ending
+    for gateway in gateways:
+        assert "policy drop" in rules(gateway)
+        firewall.assert_default_is_to_drop(lab, gateway.name)
+        assert_guarded(gateway, lab)
+    assert harden(scenario).code == 0
+    for gateway in gateways:
+        assert "policy drop" not in rules(gateway)
+        assert firewall.reach(lab, "stranger", [(gateway.address, 22)]) == ["open"]
+
+
 def test_drift_is_found_and_repaired(scenario, gateways, lab):
     for gateway in gateways:
         lab.run(gateway.name, "nft", "flush", "chain", "inet", "llm_hardening", "input")
