@@ -41,6 +41,11 @@ options:
     description: How many days it must still be valid.
     type: int
     default: 0
+  purpose:
+    description: What it must be good for in TLS.
+    type: str
+    choices: [server, client]
+    default: server
 """
 
 EXAMPLES = r"""

@@ -75,10 +75,12 @@ class Wish:
     not_before: str | None = None
     expires: str | None = None
     networks: Sequence[str] | None = None
-    certificate_sha256: str | None = None
+    certificate_sha256: Sequence[str] | None = None
     endpoint_classes: Sequence[str] | None = None
     models: Sequence[str] | None = None
     tier: str | None = None
+    # False: a client without a key, known by its certificate. It only counts for a new record.
+    with_key: bool = True
 
 
 def parse_vars(text: str) -> list[Record]:
@@ -133,7 +135,7 @@ def with_present(
     base = old or {
         "id": wish.id,
         "owner": wish.id,
-        "sha256": digest,
+        "sha256": digest if wish.with_key else None,
         "endpoint_classes": list(DEFAULT_CLASSES),
     }
     new = {**base, **_wished_fields(wish, now)}
@@ -189,9 +191,9 @@ def _wished_fields(wish: Wish, now: datetime) -> Record:
     if wish.networks is not None:
         fields["networks"] = list(wish.networks) or None
     if wish.certificate_sha256 is not None:
-        # As openssl x509 -fingerprint writes it, too
-        fingerprint = wish.certificate_sha256.replace(":", "").lower()
-        fields["certificate_sha256"] = fingerprint or None
+        # As openssl x509 -fingerprint writes it, too; empty text is none
+        prints = [text.replace(":", "").lower() for text in wish.certificate_sha256 if text]
+        fields["certificate_sha256"] = prints if len(prints) > 1 else next(iter(prints), None)
     if wish.endpoint_classes is not None:
         fields["endpoint_classes"] = list(wish.endpoint_classes)
     if wish.models is not None:
@@ -211,15 +213,21 @@ def _replaced(records: Sequence[Record], key_id: str, new: Record) -> list[Recor
 def _checked(records: list[Record]) -> list[Record]:
     """Return ``records`` if the key validator would take them all."""
     seen: dict[str, set[object]] = {"id": set(), "sha256": set()}
+    certificates: set[str] = set()
     for index, raw in enumerate(records):
         where = f"{VARIABLE}[{index}]"
         # A key that is not made yet has no digest; everything else is judged as it will be.
         judged = {**raw, "sha256": "0" * 64} if raw.get("sha256") == UNISSUED else raw
         try:
-            parse_record(judged, where)
+            record = parse_record(judged, where)
         except RecordError as error:
             raise KeyFileError(str(error)) from None
+        if not certificates.isdisjoint(record.certificates):
+            raise KeyFileError(f"{where}.certificate_sha256: is used by an earlier record, too")
+        certificates.update(record.certificates)
         for name, values in seen.items():
+            if name not in raw:
+                continue
             if raw[name] in values:
                 raise KeyFileError(f"{where}.{name}: is used by an earlier record, too")
             values.add(raw[name])

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, llmsec.hardening contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""API keys of the gateway: their text, their checksum, and the record that stands for one.
+"""API keys of the gateway: their text, their checksum, and the record that stands for a client.
 
 One file serves two programs, so that both judge alike: the module ``api_key`` on the control
 node, and the key validator on the host, where it is installed as ``llm_key_validator/keys.py``
@@ -61,6 +61,8 @@ _GLOB_SHAPE = re.compile(
 _GLOB_RULE = "must be [[host/]namespace/]model[:tag], 1 to 256 characters with * and ? as wildcards"
 _OWNER_LENGTH = 128
 _MAX_NETWORKS = 256
+# One in use, the next one, and some that were forgotten
+_MAX_CERTIFICATES = 8
 _MAX_GLOBS = 256
 _FIELDS = frozenset(
     (
@@ -87,11 +89,11 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """One key as the validator knows it. Instants are seconds since the epoch, UTC."""
+    """One client as the validator knows it. Instants are seconds since the epoch, UTC."""
 
     id: str
-    # SHA-256 of the whole key text: 238 random bits need no slow hash
-    digest: bytes = field(repr=False)
+    # SHA-256 of the whole key text: 238 random bits need no slow hash; None: it has no key
+    digest: bytes | None = field(repr=False)
     owner: str
     # First second in which the key is good; None: always was
     not_before: int | None = None
@@ -105,8 +107,8 @@ class KeyRecord:
     tier: str | None = None
     # Names of models, with * and ?; empty: any model
     models: tuple[str, ...] = ()
-    # SHA-256 of the client's certificate (DER), lower-case hex; None: none is asked for
-    certificate: str | None = None
+    # SHA-256 of the client's certificates (DER), lower-case hex; empty: none is asked for
+    certificates: tuple[str, ...] = ()
 
 
 def generate_key() -> str:
@@ -203,7 +205,7 @@ def parse_record(raw: object, where: str) -> KeyRecord:
         endpoint_classes=_parse_classes(raw, where),
         tier=_parse_tier(raw, where),
         models=_parse_models(raw, where),
-        certificate=_parse_certificate(raw, where),
+        certificates=_parse_certificates(raw, where),
     )
     if None not in (record.not_before, record.expires) and record.expires <= record.not_before:  # type: ignore[operator]
         raise RecordError(where, "expires", "must be later than not_before")
@@ -224,7 +226,9 @@ def _parse_id(raw: Mapping[str, object], where: str) -> str:
     return str(value)
 
 
-def _parse_digest(raw: Mapping[str, object], where: str) -> bytes:
+def _parse_digest(raw: Mapping[str, object], where: str) -> bytes | None:
+    if "sha256" not in raw and "certificate_sha256" in raw:
+        return None
     value = raw.get("sha256")
     if not isinstance(value, str) or _SHA256_SHAPE.fullmatch(value) is None:
         raise RecordError(where, "sha256", "must be 64 lower-case hexadecimal digits")
@@ -331,10 +335,17 @@ def _checked_globs(globs: tuple[str, ...]) -> tuple[str, ...]:
     return globs
 
 
-def _parse_certificate(raw: Mapping[str, object], where: str) -> str | None:
+def _parse_certificates(raw: Mapping[str, object], where: str) -> tuple[str, ...]:
     if "certificate_sha256" not in raw:
-        return None
+        return ()
     value = raw["certificate_sha256"]
-    if not isinstance(value, str) or _SHA256_SHAPE.fullmatch(value) is None:
-        raise RecordError(where, "certificate_sha256", "must be 64 lower-case hexadecimal digits")
-    return str(value)
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if not 1 <= len(values) <= _MAX_CERTIFICATES:
+        problem = f"must be one fingerprint, or a list of 1 to {_MAX_CERTIFICATES}"
+        raise RecordError(where, "certificate_sha256", problem)
+    for item in values:
+        if not isinstance(item, str) or _SHA256_SHAPE.fullmatch(item) is None:
+            raise RecordError(
+                where, "certificate_sha256", "must be 64 lower-case hexadecimal digits"
+            )
+    return tuple(dict.fromkeys(map(str, values)))

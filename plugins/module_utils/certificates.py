@@ -1,10 +1,11 @@
 # Copyright: (c) 2026, llmsec.hardening contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What makes a certificate, or the request for one, unfit for our server.
+"""What makes a certificate, a request for one, or a revocation list unfit for our server.
 
-Pure: takes the dictionaries which community.crypto's x509_certificate_info and openssl_csr_info
-return, so that library reads and we judge. Names follow RFC 1123, RFC 5280 and RFC 9525.
+Pure: takes the dictionaries which community.crypto's x509_certificate_info, openssl_csr_info and
+x509_crl_info return, so that library reads and we judge. Names follow RFC 1123, RFC 5280 and
+RFC 9525.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ __all__ = (
     "CertificateError",
     "certificate_problems",
     "covers",
+    "crl_problems",
     "request_problems",
     "subject_alt_names",
 )
@@ -29,6 +31,7 @@ _HOST = re.compile(rf"(?:\*\.)?(?:{_LABEL}\.)*{_LABEL}\Z")
 _SAN, _KEY_USAGE, _EXTENDED = "2.5.29.17", "2.5.29.15", "2.5.29.37"
 _ALLOWED = {_SAN, _KEY_USAGE, _EXTENDED, "2.5.29.19", "2.5.29.14"}
 _SERVER_AUTH = "TLS Web Server Authentication"
+_PURPOSES = {"server": _SERVER_AUTH, "client": "TLS Web Client Authentication"}
 
 # name of our option: (type and size as community.crypto tells them)
 _KEY_TYPES = {"ecdsa-p256": ("ECC", 256), "ecdsa-p384": ("ECC", 384), "rsa-3072": ("RSA", 3072)}
@@ -122,11 +125,11 @@ def _key_problems(
     return problems
 
 
-def _use_problems(certificate: t.Mapping[str, t.Any]) -> list[str]:
+def _use_problems(certificate: t.Mapping[str, t.Any], purpose: str) -> list[str]:
     problems = []
     uses = certificate.get("extended_key_usage")
-    if uses and _SERVER_AUTH not in uses and "Any Extended Key Usage" not in uses:
-        problems.append("it is not for TLS servers")
+    if uses and _PURPOSES[purpose] not in uses and "Any Extended Key Usage" not in uses:
+        problems.append(f"it is not for TLS {purpose}s")
     if "CA:TRUE" in (certificate.get("basic_constraints") or []):
         problems.append("it is the certificate of a CA")
     algorithm = str(certificate.get("signature_algorithm")).lower()
@@ -144,22 +147,42 @@ def certificate_problems(
     key_type: str | None = None,
     days: int = 0,
     exact: bool = False,
+    purpose: str = "server",
     now: datetime.datetime | None = None,
 ) -> list[str]:
-    """Return what is wrong with a server certificate, as halves of a sentence; empty if nothing.
+    """Return what is wrong with a certificate, as halves of a sentence; empty if nothing.
 
     public_key: SHA-256 fingerprint of the key it must belong to. issuer_key_id: subject key
     identifier of the CA it must come from. days: how long it must still be valid. exact: names
-    beyond the wanted ones are a problem too.
+    beyond the wanted ones are a problem too. purpose: server or client.
     """
     now = now or datetime.datetime.now(datetime.UTC)
     problems = _period_problems(certificate, days, now)
     problems += _name_problems(certificate, names, exact)
     problems += _key_problems(certificate, public_key, key_type)
-    problems += _use_problems(certificate)
+    problems += _use_problems(certificate, purpose)
     if issuer_key_id is not None and certificate.get("authority_key_identifier") != issuer_key_id:
         problems.append("it does not come from this CA")
     return problems
+
+
+def crl_problems(
+    crl: t.Mapping[str, t.Any],
+    *,
+    part_left: float = 0.0,
+    now: datetime.datetime | None = None,
+) -> list[str]:
+    """Return what is wrong with a revocation list's period, as halves of a sentence.
+
+    part_left: of its whole period, how much must be left (1/3: renewed in the last third).
+    """
+    now = now or datetime.datetime.now(datetime.UTC)
+    start, end = _time(crl["last_update"]), _time(crl["next_update"])
+    if now >= end:
+        return [f"it expired on {end:%Y-%m-%d}"]
+    if end - now < (end - start) * part_left:
+        return [f"it expires on {end:%Y-%m-%d}, in its last {part_left:.0%}"]
+    return []
 
 
 def request_problems(request: t.Mapping[str, t.Any], names: t.Iterable[str]) -> list[str]:

@@ -74,9 +74,19 @@ options:
     description:
       - SHA-256 fingerprint of the client certificate that this key only works with, in
         hexadecimal digits, with or without colons as C(openssl x509 -fingerprint -sha256) prints
-        it. Empty text means that no certificate is needed.
-      - Until the gateway asks clients for certificates, such a key is refused.
-    type: str
+        it. Several, up to 8, while one certificate replaces another. Empty text means that no
+        certificate is needed.
+      - A gateway that does not ask clients for certificates (C(gateway_auth=api_key)) refuses
+        such a key.
+    type: list
+    elements: str
+  with_key:
+    description:
+      - Whether a new record gets a key. With V(false) it stands for a client that is known by its
+        certificate alone, so O(certificate_sha256) is needed and no secret is made.
+      - An existing record stays what it is.
+    type: bool
+    default: true
   endpoint_classes:
     description:
       - Classes of routes this key is good for. A new key's default is V(inference) and
@@ -126,6 +136,17 @@ EXAMPLES = r"""
     models: ["llama3.2:*", nomic-embed-text]
     tier: standard
     secret_file: "{{ inventory_dir }}/app1.key"
+  delegate_to: localhost
+  become: false
+
+- name: Let a client in that has a certificate and no key
+  llmsec.hardening.api_key:
+    path: "{{ inventory_dir }}/group_vars/llm_hosts/api_keys.yml"
+    id: batch1
+    with_key: false
+    certificate_sha256: "{{ certificate.fingerprints.sha256 }}"
+  vars:
+    certificate: "{{ lookup('file', 'batch1.crt') | community.crypto.x509_certificate_info }}"
   delegate_to: localhost
   become: false
 
@@ -215,7 +236,8 @@ def argument_spec() -> dict[str, dict[str, Any]]:
         "not_before": {"type": "str"},
         "expires": {"type": "str"},
         "networks": {"type": "list", "elements": "str"},
-        "certificate_sha256": {"type": "str"},
+        "certificate_sha256": {"type": "list", "elements": "str"},
+        "with_key": {"type": "bool", "default": True},
         "endpoint_classes": {
             "type": "list",
             "elements": "str",
@@ -244,9 +266,12 @@ def apply(params: dict[str, Any], path: str, *, check_mode: bool) -> dict[str, A
     records = parse_vars(text)
     created = params["state"] == "present" and find(records, params["id"]) is None
     target = params["secret_file"]
-    if created and target and os.path.lexists(target):
+    issued = created and params["with_key"]
+    if created and not issued and not any(params["certificate_sha256"] or ()):
+        raise KeyWishError("a client without a key needs certificate_sha256")
+    if issued and target and os.path.lexists(target):
         raise KeyWishError(f"secret_file {target} exists: it may hold a secret in use")
-    secret = generate_key() if created and not check_mode else ""
+    secret = generate_key() if issued and not check_mode else ""
     after = plan(records, params, key_digest(secret) if secret else UNISSUED)
     # Not `path`: Ansible would add that file's mode and owner to the result.
     result: dict[str, Any] = {

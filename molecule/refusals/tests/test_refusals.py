@@ -13,6 +13,7 @@ from tests.lab.playbook import Counts
 
 APP = ["192.0.2.7"]
 GOOD_KEY = {"id": "app", "sha256": "0" * 64, "owner": "app"}
+CLIENT = {"id": "client", "certificate_sha256": ["a" * 64, "b" * 64], "owner": "client"}
 
 
 def assert_refused(message, *words, **variables):
@@ -64,10 +65,18 @@ def test_bad_input_of_the_last_role_stops_the_first_one(variables, message):
         ({"gateway_llm_server": "gpt"}, "unknown LLM server 'gpt'"),
         ({"gateway_certificate": "/etc/x; include /etc/passwd"}, "gateway_certificate must be"),
         ({"gateway_state": "gone"}, "gateway_state"),
+        ({"gateway_auth": "none"}, "gateway_auth"),
+        ({"gateway_auth": "mtls", "gateway_client_ca": ""}, "gateway_client_ca must be"),
+        ({"gateway_auth": "mtls", "gateway_client_ca": "/a", "gateway_client_crl": "b; #"},
+         "gateway_client_crl must be an absolute path"),
+        ({"gateway_client_verify_depth": 99}, "gateway_client_verify_depth must be between"),
         ({"key_validator_keys": [{**GOOD_KEY, "networks": ["10.0.0.0/33"]}]}, r"keys\[0\].net"),
         ({"key_validator_keys": [{**GOOD_KEY, "expires": "tomorrow"}]}, r"keys\[0\].*expires"),
         ({"key_validator_keys": [{**GOOD_KEY, "tier": "gold"}]}, r"keys\[0\].*tier"),
         ({"key_validator_keys": [GOOD_KEY, GOOD_KEY]}, r"keys\[1\]"),
+        ({"key_validator_keys": [CLIENT, {**GOOD_KEY, "certificate_sha256": "a" * 64}]},
+         r"keys\[1\].certificate_sha256: is used"),
+        ({"key_validator_keys": [{"id": "app", "owner": "app"}]}, r"keys\[0\].sha256"),
         ({"key_validator_port": 0}, "key_validator_port"),
         ({"pki_source": "provided", "pki_certificate_file": "/nonexistent/a.crt",
           "pki_private_key_file": "/nonexistent/a.key"}, "/nonexistent/a.(crt|key)"),

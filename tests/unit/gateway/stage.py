@@ -261,7 +261,8 @@ class Stage:
         }
         site = render(folder, **settings) / "conf.d/llm-gateway.conf"
         site.write_text(after(site.read_text()))
-        self._make_certificate()
+        if not (folder / "server.crt").exists():
+            self._make_certificate()
         user = "user root;" if os.geteuid() == 0 else ""
         (folder / "nginx.conf").write_text(_MAIN.format(user=user))
         self.reset()
@@ -306,13 +307,6 @@ class Stage:
     def authorized(self) -> list[Heard]:
         return [heard for heard in self.hop.heard if heard.target == "/authorize"]
 
-    def connect(self) -> ssl.SSLSocket:
-        """A TLS connection as a client makes one."""
-        trust = ssl.create_default_context(cafile=f"{self.folder}/server.crt")
-        return trust.wrap_socket(
-            socket.create_connection(("127.0.0.1", self.port), 10), server_hostname=NAME
-        )
-
     def ask(
         self,
         method: str,
@@ -320,11 +314,12 @@ class Stage:
         body: bytes | t.Iterable[bytes] | None = None,
         *,
         key: str | None = key,
+        trust: ssl.SSLContext | None = None,
         **headers: str,
     ) -> Answer:
         """One request over a connection of its own. Header names: X_Y for X-Y."""
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10)
-        connection.sock = self.connect()
+        connection.sock = self.connect(trust)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent |= {"Host": NAME} | ({"Authorization": f"Bearer {key}"} if key else {})
         try:
@@ -338,6 +333,18 @@ class Stage:
             connection.close()
         got = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, got, b"".join(pieces), [at - times[0] for at in times])
+
+    def trust(self) -> ssl.SSLContext:
+        """A client's settings, for it to change."""
+        return ssl.create_default_context(cafile=f"{self.folder}/server.crt")
+
+    def connect(
+        self, trust: ssl.SSLContext | None = None, session: ssl.SSLSession | None = None
+    ) -> ssl.SSLSocket:
+        """A TLS connection as a client makes one, resumed from a session if there is one."""
+        trust = trust or self.trust()
+        plain = socket.create_connection(("127.0.0.1", self.port), 10)
+        return trust.wrap_socket(plain, server_hostname=NAME, session=session)
 
     def reported(self, answer: Answer) -> dict[str, str]:
         """The audit report of an answered request."""

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 import typing as t
 from collections.abc import Callable
 
+import jinja2
 import pytest
 
 pytest.importorskip("httptools")
@@ -18,8 +20,8 @@ from llm_key_validator.answers import Answer
 from llm_key_validator.audit.log import RefusalLimiter
 from llm_key_validator.audit.records import PromptDigester
 from llm_key_validator.authorize import Authorizer, Rules
-from llm_key_validator.config import LlmServer
-from llm_key_validator.decision import MESSAGES, Decision, Reason
+from llm_key_validator.config import AUTH_MODES, LlmServer
+from llm_key_validator.decision import Decision, Reason, messages
 from llm_key_validator.in_flight import InFlight
 from llm_key_validator.journal import Journal, RefusalLog
 from llm_key_validator.keys import generate_key
@@ -103,7 +105,7 @@ class Source:
 class Hop:
     """An authorizer with one key, and everything that it touches."""
 
-    def __init__(self, quotas: t.Any = None, **fields: t.Any) -> None:
+    def __init__(self, quotas: t.Any = None, auth: str = "api_key", **fields: t.Any) -> None:
         self.key = generate_key()
         self.audit = Recorder()
         self.log: list[str] = []
@@ -115,7 +117,7 @@ class Hop:
         journal = Journal(self.log.append, with_levels=False)
         self.authorizer = Authorizer(
             self.source,
-            Rules(LlmServer(), ROUTES, TIERS, "standard"),
+            Rules(LlmServer(), ROUTES, TIERS, "standard", auth),
             quotas=self.quotas,
             audit=self.audit,
             digester=PromptDigester(b"pepper"),
@@ -272,14 +274,37 @@ def test_a_stranger_is_refused_as_nginx_does_it() -> None:
     assert "user.id" not in kept
 
 
-def test_nginx_and_the_service_refuse_in_the_same_words() -> None:
+@pytest.mark.parametrize("auth", AUTH_MODES)
+def test_nginx_and_the_service_refuse_in_the_same_words(auth: str) -> None:
     template = FILES.parents[1] / "gateway/templates/llm-gateway.conf.j2"
-    block = template.read_text().partition("map $llm_auth_reason $llm_auth_message {")[2]
-    said = dict(re.findall(r'^    (\w+) +"(.*)";$', block.partition("}")[0], re.MULTILINE))
-    assert said.pop("default") == MESSAGES[Reason.UNKNOWN]
-    ours = {reason.word: text for reason, text in MESSAGES.items()}
+    start = template.read_text().index("{% set holder =")
+    block = template.read_text()[start:].partition("}\n\n")[0]
+    shown = jinja2.Template(block).render(
+        gateway_auth=auth, __gateway_wants_certificates=auth != "api_key"
+    )
+    said = dict(re.findall(r'^    (\w+) +"(.*)";$', shown, re.MULTILINE))
+    words = messages(auth)
+    assert said.pop("default") == words[Reason.UNKNOWN]
+    ours = {reason.word: text for reason, text in words.items()}
     del ours["unknown"]
     assert said == ours
+
+
+CERTIFICATE = "-----BEGIN%20CERTIFICATE-----%0AYWJj%0A-----END%20CERTIFICATE-----%0A"
+
+
+def test_a_client_with_a_certificate_and_no_key() -> None:
+    sha256 = hashlib.sha256(b"abc").hexdigest()
+    hop = Hop(auth="mtls", certificate_sha256=sha256)
+    assert status(hop.ask(authorization=(), client_certificate=CERTIFICATE.encode())) == 200
+    refused = hop.ask(authorization=(), client_certificate=b"")
+    assert (status(refused), message(refused)) == (403, "A client certificate is required.")
+    request, refusal = hop.audit.records
+    assert (request["user.id"], request["tls.client.hash.sha256"]) == ("app1", sha256.upper())
+    assert refusal["event.reason"] == "certificate_missing"
+    hop = Hop(auth="mtls", certificate_sha256=sha256, expires="2020-01-01")
+    expired = hop.ask(client_certificate=CERTIFICATE.encode())
+    assert (status(expired), message(expired)) == (401, "The client's record has expired.")
 
 
 def test_a_limit_is_named_with_its_figure() -> None:

@@ -42,6 +42,7 @@ def test_every_default_is_acceptable() -> None:
         ({"tiers": {}}, "tiers"),
         ({"tiers": {"gold": {"burst": 1}}}, "tiers: gold.burst"),
         ({"default_tier": "gold"}, "default_tier"),
+        ({"auth": "none"}, "auth: must be one of api_key, mtls"),
         ({"llm_server": {"name": "ollama"}}, "llm_server"),
         ({"audit_enabled": "no"}, "audit_enabled"),
         ({"audit_directory": "log"}, "audit_directory"),
@@ -88,6 +89,7 @@ def test_any_value_is_taken_or_refused(name: str, value: t.Any) -> None:
 # Settings that the role leaves as they are, and those that it makes of several variables
 NOT_WRITTEN = {"lease_seconds", "answer_timeout_seconds", "max_buffered_bytes"}
 MADE = {
+    "auth",
     *("registry_path", "audit_directory", "audit_state_directory"),
     *("llm_server", "routes", "max_body_bytes"),
 }

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import typing as t
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_key_validator import keys
+from llm_key_validator.config import AUTH_MODES
 from llm_key_validator.decision import Reason, RequestHeaders, decide, parse_address
 from llm_key_validator.registry import Registry, load_registry
 
@@ -199,6 +201,35 @@ def test_whatever_is_sent_there_is_one_verdict(values: dict[str, list[bytes]]) -
     decision = decide(RequestHeaders(**values), registry(), NOW)
     assert decision.reason in Reason
     assert not decision.allowed or BEARER in values["authorization"]
+
+
+CERTIFICATE = hashlib.sha256(b"abc").hexdigest()
+SHOWN = b"-----BEGIN CERTIFICATE-----%0AYWJj%0A-----END CERTIFICATE-----%0A"
+CLIENT = {"id": "client", "owner": "Team", "certificate_sha256": CERTIFICATE}
+
+
+@given(
+    st.sampled_from(AUTH_MODES),
+    st.fixed_dictionaries(
+        {"authorization": VALUES, "x_api_key": VALUES, "client_certificate": VALUES}
+    ),
+    st.sampled_from([(), (SHOWN,), (b"",), (SHOWN, SHOWN)]),
+)
+def test_nobody_gets_in_with_less_than_the_mode_asks_for(
+    auth: str, values: dict[str, list[bytes]], certificate: tuple[bytes, ...]
+) -> None:
+    """One record has the key and another one the certificate."""
+    known = load_registry(registry_text(record(KEY), CLIENT))
+    request = headers(**{**values, "client_certificate": certificate})
+    decision = decide(request, known, NOW, auth)
+    if decision.allowed:
+        keyed, certified = BEARER in values["authorization"], certificate == (SHOWN,)
+        assert {
+            "api_key": keyed,
+            "mtls": certified,
+            "both": False,
+            "either": keyed != certified,
+        }[auth]
 
 
 @given(authorization=VALUES, x_api_key=VALUES, state=STATES)

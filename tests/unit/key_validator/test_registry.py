@@ -40,6 +40,20 @@ def test_finds_by_digest_only() -> None:
     assert registry.find(b"") is None
 
 
+def test_finds_by_certificate() -> None:
+    client = {"id": "app2", "owner": "Team", "certificate_sha256": ["ab" * 32, "cd" * 32]}
+    registry = load_registry(registry_text(GOOD, client))
+    assert len(registry) == len(list(registry)) == 2
+    for known in client["certificate_sha256"]:
+        found = registry.find_certificate(known)
+        assert found is not None
+        assert (found.id, found.digest) == ("app2", None)
+    assert registry.find_certificate("ef" * 32) is None
+    for other in ({**GOOD, "certificate_sha256": "cd" * 32}, {**client, "id": "app3"}):
+        problem = error_of(registry_text(client, other))
+        assert problem.startswith("keys[1].certificate_sha256: is used")
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

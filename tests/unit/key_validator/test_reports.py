@@ -126,6 +126,23 @@ def test_what_was_never_forwarded_is_a_refusal_and_given_up(status: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("status", "said", "reason"),
+    [
+        ("403", "certificate_revoked", "certificate_revoked"),
+        ("403", "crl_expired", "crl_expired"),
+        ("400", "certificate_missing", "http_400"),
+        ("403", "certificate_Revoked", "http_403"),
+        ("403", "", "http_403"),
+    ],
+)
+def test_what_was_wrong_with_a_certificate(status: str, said: str, reason: str) -> None:
+    desk = Desk()
+    desk.take(status=status, forwarded=said)
+    assert desk.audit.records[0]["event.reason"] == reason
+    assert desk.audit.actions == ["refusal"]
+
+
+@pytest.mark.parametrize(
     "noise",
     [
         b"",

@@ -22,13 +22,13 @@ from .audit.records import PromptDigest, PromptDigester, refusal_fields, request
 from .bodies import BodyError, Reading, read_body
 from .config import LlmServer
 from .decision import (
-    MESSAGES,
     Context,
     Decision,
     Reason,
     RefusalError,
     RequestHeaders,
     identify,
+    messages,
     only,
     parse_context,
 )
@@ -85,6 +85,7 @@ class Rules:
     routes: RouteTable
     tiers: Mapping[str, Tier]
     default_tier: str
+    auth: str = "api_key"
 
 
 @dataclass(slots=True)
@@ -149,6 +150,7 @@ class Authorizer:
         self._journal = journal
         self._clock = clock
         self._catch_up = catch_up
+        self._messages = messages(rules.auth)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -166,12 +168,13 @@ class Authorizer:
             # No record: nothing is known of it that a record could hold.
             reason = error.reason
             self._count(reason.word, None)
-            reply(_refusal_answer(Refusal(reason.word, 403, MESSAGES[reason]), "", None))
+            reply(_refusal_answer(Refusal(reason.word, 403, self._messages[reason]), "", None))
             return
         now = self._clock()
-        reason, record = identify(request.headers, context, self._source.registry, now)
+        registry, auth = self._source.registry, self._rules.auth
+        reason, record = identify(request.headers, context, registry, now, auth)
         if reason is not Reason.OK or record is None:
-            refusal = Refusal(reason.word, reason.status, MESSAGES[reason])
+            refusal = Refusal(reason.word, reason.status, self._messages[reason])
             self._refuse_unjudged(context, refusal, record, reply)
             return
         call = self._call(request, context, record, reply)
@@ -380,7 +383,8 @@ def _identity(context: Context, record: KeyRecord | None) -> dict[str, t.Any]:
         "request_id": context.request_id,
         "client_ip": context.client_ip,
         "key_id": record.id if record is not None else None,
-        "key_sha256": record.digest.hex() if record is not None else None,
+        "key_sha256": record.digest.hex() if record is not None and record.digest else None,
+        "certificate": context.certificate,
         "method": context.method,
         "path": context.path,
     }

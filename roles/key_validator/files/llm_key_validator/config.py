@@ -66,6 +66,8 @@ class Config:
     routes: RouteTable = field(default_factory=RouteTable)
     # What a key may ask for, by the tier's name
     tiers: Mapping[str, Tier] = field(default_factory=lambda: parse_tiers({"standard": {}}))
+    # What clients must show: api_key, mtls, both or either
+    auth: str = "api_key"
     # The tier of keys that name none
     default_tier: str = "standard"
     # How long a request without an end counts as under way (seconds)
@@ -114,6 +116,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 }
 _SINKS = ("file", "journald", "syslog")
 _DIGESTS = ("hmac-sha256", "sha256")
+AUTH_MODES = ("api_key", "mtls", "both", "either")
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _WORD = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -199,6 +202,12 @@ def _digest(value: object) -> str:
     return str(value)
 
 
+def _auth(value: object) -> str:
+    if value not in AUTH_MODES:
+        raise ValueError(f"must be one of {', '.join(AUTH_MODES)}")
+    return str(value)
+
+
 def _matching(pattern: re.Pattern[str], problem: str) -> Callable[[object], str]:
     def check(value: object) -> str:
         if not isinstance(value, str) or pattern.fullmatch(value) is None:
@@ -238,6 +247,7 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "llm_server": _llm_server,
     "routes": parse_routes,
     "tiers": parse_tiers,
+    "auth": _auth,
     "default_tier": _name,
     "audit_enabled": _switch,
     "audit_directory": _path,

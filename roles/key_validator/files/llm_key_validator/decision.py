@@ -3,8 +3,12 @@
 
 The order of the checks is the point. Everything before the look-up depends on the request
 alone, and so does the checksum of a key that is not there; everything else after it is only
-reached with a key that really exists. So somebody without
-a valid key gets one answer, `unknown`, whatever the registry holds.
+reached with a key that really exists, or a certificate that does. So somebody without one gets
+one answer, `unknown`, whatever the registry holds.
+
+What is asked for is the mode's to say: a key (`api_key`), a certificate that nginx has verified
+(`mtls`, keys are not looked at), both of one record, or either of them. In `either` all that is
+shown must lead to one record, and a key that is bound to a certificate needs it.
 """
 
 from __future__ import annotations
@@ -49,6 +53,9 @@ class Reason(Enum):
     NETWORK = ("network", 403)
     ENDPOINT_CLASS = ("endpoint_class", 403)
     CERTIFICATE = ("certificate", 403)
+    CERTIFICATE_MISSING = ("certificate_missing", 403)
+    CERTIFICATE_UNKNOWN = ("certificate_unknown", 403)
+    CERTIFICATE_CONFLICT = ("certificate_conflict", 403)
     PEER = ("peer", 403)
     CONTEXT = ("context", 403)
 
@@ -69,12 +76,32 @@ MESSAGES = {
     Reason.NETWORK: "The API key may not be used from this address.",
     Reason.ENDPOINT_CLASS: "The API key may not use this endpoint.",
     Reason.CERTIFICATE: "The API key needs the client certificate that it is bound to.",
+    Reason.CERTIFICATE_MISSING: "A client certificate is required.",
+    Reason.CERTIFICATE_UNKNOWN: "The client certificate is not known here.",
+    Reason.CERTIFICATE_CONFLICT: "The API key does not belong to this client certificate.",
     Reason.CONTEXT: "The request's headers cannot be read.",
 }
+# Whose record it is that is not good, or not for this
+_HOLDERS = (
+    *(Reason.EXPIRED, Reason.REVOKED, Reason.NOT_YET_VALID),
+    *(Reason.NETWORK, Reason.ENDPOINT_CLASS),
+)
+
+
+def messages(auth: str) -> dict[Reason, str]:
+    """Return the words for this mode: with certificates a client need not have a key."""
+    if auth == "api_key":
+        return MESSAGES
+    words = dict(MESSAGES)
+    for reason in _HOLDERS:
+        words[reason] = words[reason].replace("The API key", "The client's record")
+    if auth == "either":
+        words[Reason.MISSING] = "An API key or a client certificate is required."
+    return words
 
 
 class Decision(NamedTuple):
-    """A verdict. The record is there as soon as the key is one of ours, allowed or not."""
+    """A verdict. The record is there as soon as the client is one of ours, allowed or not."""
 
     reason: Reason
     record: KeyRecord | None = None
@@ -119,12 +146,15 @@ class Context(NamedTuple):
 class RefusalError(Exception):
     """Ends the judgement of one request with this reason."""
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: Reason, record: KeyRecord | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.record = record
 
 
-def decide(headers: RequestHeaders, registry: Registry | None, now: float) -> Decision:
+def decide(
+    headers: RequestHeaders, registry: Registry | None, now: float, auth: str = "api_key"
+) -> Decision:
     """Judge who sends a request at ``now`` (seconds since the epoch), without its body.
 
     Without a registry nobody is known. Never raises for anything a client can send.
@@ -133,29 +163,70 @@ def decide(headers: RequestHeaders, registry: Registry | None, now: float) -> De
         context = parse_context(headers)
     except RefusalError as refusal:
         return _REFUSED[refusal.reason]
-    return identify(headers, context, registry, now)
+    return identify(headers, context, registry, now, auth)
 
 
 def identify(
-    headers: RequestHeaders, context: Context, registry: Registry | None, now: float
+    headers: RequestHeaders,
+    context: Context,
+    registry: Registry | None,
+    now: float,
+    auth: str = "api_key",
 ) -> Decision:
     """Judge who sends the request that ``context`` describes. Never raises either."""
     try:
-        key = read_credential(headers)
-        check_limit_key(headers, key)
+        record = _find(headers, context, registry, auth)
     except RefusalError as refusal:
-        return _REFUSED[refusal.reason]
-    if not has_key_shape(key):
-        return _REFUSED[Reason.MALFORMED]
-    record = registry.find(hashlib.sha256(key).digest()) if registry is not None else None
-    if record is None:
-        # Only now: a key of the registry's needs no checksum to be told from a typing error.
-        return _REFUSED[Reason.UNKNOWN if is_well_formed(key) else Reason.MALFORMED]
+        if refusal.record is None:
+            return _REFUSED[refusal.reason]
+        return Decision(refusal.reason, refusal.record)
     return Decision(judge_record(record, context, now), record)
 
 
+def _find(
+    headers: RequestHeaders, context: Context, registry: Registry | None, auth: str
+) -> KeyRecord:
+    """Return the one record that leads from all that counts in this mode. Raises RefusalError."""
+    certificate = context.certificate
+    if auth == "mtls":
+        return _find_by_certificate(certificate, registry)
+    if auth == "either" and certificate and not (headers.authorization or headers.x_api_key):
+        record = _find_by_certificate(certificate, registry)
+        if record.digest is not None:
+            raise RefusalError(Reason.MISSING, record)
+        return record
+    if auth == "both" and certificate is None:
+        raise RefusalError(Reason.CERTIFICATE_MISSING)
+    record = _find_by_key(headers, registry)
+    if auth != "api_key" and certificate and certificate not in record.certificates:
+        bound = bool(record.certificates)
+        raise RefusalError(Reason.CERTIFICATE if bound else Reason.CERTIFICATE_CONFLICT, record)
+    return record
+
+
+def _find_by_certificate(certificate: str | None, registry: Registry | None) -> KeyRecord:
+    if certificate is None:
+        raise RefusalError(Reason.CERTIFICATE_MISSING)
+    record = registry.find_certificate(certificate) if registry is not None else None
+    if record is None:
+        raise RefusalError(Reason.CERTIFICATE_UNKNOWN)
+    return record
+
+
+def _find_by_key(headers: RequestHeaders, registry: Registry | None) -> KeyRecord:
+    key = read_credential(headers)
+    check_limit_key(headers, key)
+    if not has_key_shape(key):
+        raise RefusalError(Reason.MALFORMED)
+    record = registry.find(hashlib.sha256(key).digest()) if registry is not None else None
+    if record is None:
+        # Only now: a key of the registry's needs no checksum to be told from a typing error.
+        raise RefusalError(Reason.UNKNOWN if is_well_formed(key) else Reason.MALFORMED)
+    return record
+
+
 def judge_record(record: KeyRecord, context: Context, now: float) -> Reason:
-    """Say what a holder of this record's key may do here and now."""
+    """Say what the client that this record stands for may do here and now."""
     if record.revoked:
         return Reason.REVOKED
     if record.not_before is not None and now < record.not_before:
@@ -170,7 +241,7 @@ def _judge_place(record: KeyRecord, context: Context) -> Reason:
         return Reason.NETWORK
     if context.endpoint_class not in record.endpoint_classes:
         return Reason.ENDPOINT_CLASS
-    if record.certificate is not None and record.certificate != context.certificate:
+    if record.certificates and context.certificate not in record.certificates:
         return Reason.CERTIFICATE
     return Reason.OK
 

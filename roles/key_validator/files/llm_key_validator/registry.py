@@ -29,14 +29,20 @@ class RegistryError(ValueError):
 class Registry:
     """A set of key records that does not change while it is in use."""
 
-    __slots__ = ("_by_digest", "_by_id")
+    __slots__ = ("_by_certificate", "_by_digest", "_by_id")
 
-    def __init__(self, records: dict[bytes, KeyRecord], by_id: dict[str, KeyRecord]) -> None:
+    def __init__(
+        self,
+        records: dict[bytes, KeyRecord],
+        by_id: dict[str, KeyRecord],
+        by_certificate: dict[str, KeyRecord],
+    ) -> None:
         self._by_digest = records
         self._by_id = by_id
+        self._by_certificate = by_certificate
 
     def __len__(self) -> int:
-        return len(self._by_digest)
+        return len(self._by_id)
 
     def __iter__(self) -> Iterator[KeyRecord]:
         return iter(self._by_id.values())
@@ -47,7 +53,7 @@ class Registry:
         A hundred thousand of them set free at once would hold the interpreter for as long as
         many requests take.
         """
-        for table in (self._by_digest, self._by_id):
+        for table in (self._by_digest, self._by_certificate, self._by_id):
             while table:
                 for _unused in range(min(SLICE, len(table))):
                     table.popitem()
@@ -60,9 +66,13 @@ class Registry:
         to find a key's preimage. The final comparison is in constant time all the same.
         """
         record = self._by_digest.get(digest)
-        if record is None or not hmac.compare_digest(record.digest, digest):
+        if record is None or not hmac.compare_digest(record.digest or b"", digest):
             return None
         return record
+
+    def find_certificate(self, sha256: str) -> KeyRecord | None:
+        """Return the record that names a certificate with this fingerprint. It is no secret."""
+        return self._by_certificate.get(sha256)
 
 
 def load_registry(text: str) -> Registry:
@@ -101,6 +111,7 @@ def load_in_slices(text: str) -> Generator[None, None, Registry]:
 def _load_records(reader: _Reader) -> Generator[None, None, Registry]:
     records: dict[bytes, KeyRecord] = {}
     ids: dict[str, KeyRecord] = {}
+    certificates: dict[str, KeyRecord] = {}
     for index, raw in enumerate(reader.items()):
         where = f"keys[{index}]"
         try:
@@ -111,11 +122,17 @@ def _load_records(reader: _Reader) -> Generator[None, None, Registry]:
             raise RegistryError(f"{where}.id: is used by an earlier record, too")
         if record.digest in records:
             raise RegistryError(f"{where}.sha256: is used by an earlier record, too")
+        # Whose request would it be?
+        if not certificates.keys().isdisjoint(record.certificates):
+            problem = "is used by an earlier record, too"
+            raise RegistryError(f"{where}.certificate_sha256: {problem}")
         ids[record.id] = record
-        records[record.digest] = record
+        if record.digest is not None:
+            records[record.digest] = record
+        certificates.update(dict.fromkeys(record.certificates, record))
         if index % SLICE == SLICE - 1:
             yield
-    return Registry(records, ids)
+    return Registry(records, ids, certificates)
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

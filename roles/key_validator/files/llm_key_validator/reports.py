@@ -3,7 +3,8 @@
 
 nginx tells how each request ended in a datagram (``access_log syslog:``): a line of words after a
 syslog header (RFC 3164), ``REQUEST_ID STATUS BYTES SECONDS FORWARDED KEY_ID CLIENT METHOD PATH``,
-where FORWARDED (``1``), KEY_ID and METHOD may be empty and PATH is escaped as in JSON. A datagram
+where FORWARDED, KEY_ID and METHOD may be empty and PATH is escaped as in JSON. FORWARDED is ``1``,
+or what was wrong with a client's certificate (``certificate_revoked``). A datagram
 can be lost, so nothing that must not be lost depends on one: the request's record is in the audit
 log before the LLM server sees the request.
 """
@@ -33,6 +34,8 @@ _TAG = b" llm: "
 _WORDS = 9
 _REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
 _METHOD = re.compile(rb"[A-Z]{1,20}")
+# What nginx says of certificates that it refuses: roles/gateway, $llm_certificate_reason
+_CERTIFICATE = re.compile(rb"(?:certificate|crl)_[a-z_]{1,32}")
 _SHOWN_PATH = 256
 
 
@@ -45,6 +48,8 @@ class Report(NamedTuple):
     duration_ns: int
     # Whether the LLM server was asked
     forwarded: bool
+    # What is wrong with the client's certificate; empty: nothing, or there is none
+    certificate: str
     # Whose key it is; empty: nobody's, or nginx was not told
     key_id: str
     client: str
@@ -122,7 +127,8 @@ class Reports:
 
     def _record_refusal(self, report: Report) -> None:
         """Record what nginx refused itself, or could not ask about; or whose client went away."""
-        reason = f"http_{report.status}"
+        reason = report.certificate if report.status == 403 else ""
+        reason = reason or f"http_{report.status}"
         if not self._audit.refusals.admit(reason):
             return
         fields = refusal_fields(
@@ -189,6 +195,7 @@ def parse_report(datagram: bytes) -> Report | None:
             int(size),
             int(float(seconds) * 1e9),
             forwarded == b"1",
+            forwarded.decode() if _CERTIFICATE.fullmatch(forwarded) else "",
             key if is_key_id(key) else "",
             address[1],
             method,

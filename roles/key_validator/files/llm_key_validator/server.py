@@ -201,7 +201,9 @@ class Server:
 
     def _make_service(self, digester: PromptDigester) -> Service:
         config = self._config
-        rules = Rules(config.llm_server, config.routes, config.tiers, config.default_tier)
+        rules = Rules(
+            config.llm_server, config.routes, config.tiers, config.default_tier, config.auth
+        )
         authorizer = Authorizer(
             self._store,
             rules,
@@ -222,6 +224,7 @@ class Server:
             refusals=self._refusals,
             journal=self._journal,
             clock=time.time,
+            auth=config.auth,
         )
 
     async def run(self, sockets: list[socket.socket]) -> None:

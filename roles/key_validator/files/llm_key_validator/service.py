@@ -75,6 +75,7 @@ class Service:
         refusals: RefusalLog,
         journal: Journal,
         clock: Callable[[], float],
+        auth: str = "api_key",
     ) -> None:
         self.metrics = metrics
         self._source = source
@@ -82,6 +83,7 @@ class Service:
         self._refusals = refusals
         self._journal = journal
         self._clock = clock
+        self._auth = auth
         self.routes: dict[bytes, Callable[[Request], Answer]] = {
             b"/validate": self._validate,
             b"/healthz": self._healthz,
@@ -141,7 +143,7 @@ class Service:
             return self._decided(Decision(Reason.PEER))._replace(close=True)
         if request.method != b"GET":
             return self._decided(Decision(Reason.CONTEXT))._replace(close=True)
-        decision = decide(headers, self._source.registry, self._clock())
+        decision = decide(headers, self._source.registry, self._clock(), self._auth)
         if not decision.allowed and request.local:
             self._authorizer.refused(decision, headers)
         return self._decided(decision)

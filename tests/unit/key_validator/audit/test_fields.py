@@ -14,7 +14,7 @@ from ..conftest import FILES
 DOCUMENT = Path(__file__).parents[4] / "docs" / "audit-log.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 WRITERS = ("chain", "records", "log", "sealer")
-FIELD = re.compile(r'"(@timestamp|(?:event|http|url|client|user|gen_ai|llm)\.[a-z_0-9.]+)\\?"')
+FIELD = re.compile(r'"(@timestamp|(?:event|http|url|client|user|tls|gen_ai|llm)\.[a-z_0-9.]+)\\?"')
 
 
 def test_all_fields_and_actions_are_documented() -> None:

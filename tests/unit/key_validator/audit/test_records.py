@@ -71,6 +71,13 @@ def test_a_request() -> None:
     }
 
 
+def test_a_client_with_a_certificate() -> None:
+    fields = parsed(request_fields(**REQUEST | {"key_sha256": None}, certificate="ef" * 32))
+    assert fields["tls.client.hash.sha256"] == "EF" * 32, "in upper case, as ECS wants it"
+    assert fields["user.id"] == "app1"
+    assert "user.hash" not in fields
+
+
 def test_a_response() -> None:
     assert parsed(response_fields(**RESPONSE)) == {
         "event.action": "response",
@@ -92,15 +99,17 @@ def test_a_responses_outcome(status: int, outcome: str) -> None:
 @pytest.mark.parametrize("model", [None, "tiny:latest"])
 @pytest.mark.parametrize("prompt", [None, PROMPT])
 @pytest.mark.parametrize("key_id", [None, "app1"])
+@pytest.mark.parametrize("shown", [{}, {"certificate": "ef" * 32, "key_sha256": None}])
 def test_plain_values_take_the_fast_way_and_say_the_same(
     monkeypatch: pytest.MonkeyPatch,
     model: str | None,
     prompt: PromptDigest | None,
     key_id: str | None,
+    shown: dict[str, t.Any],
 ) -> None:
     def both() -> tuple[bytes, bytes]:
         return (
-            request_fields(**REQUEST, model=model, prompt=prompt),
+            request_fields(**REQUEST | shown, model=model, prompt=prompt),
             response_fields(**RESPONSE | {"model": model, "key_id": key_id}),
         )
 
@@ -160,8 +169,9 @@ def test_a_refusal_says_what_is_known() -> None:
         "http.response.status_code": 401,
         "client.ip": "10.0.1.5",
     }
-    full = parsed(refusal_fields(reason="limit", status=400, prompt=PROMPT, model="m", **REQUEST))
-    request = parsed(request_fields(**REQUEST, model="m", prompt=PROMPT))
+    shown = REQUEST | {"certificate": "ef" * 32}
+    full = parsed(refusal_fields(reason="limit", status=400, prompt=PROMPT, model="m", **shown))
+    request = parsed(request_fields(**shown, model="m", prompt=PROMPT))
     assert full == request | {
         "event.action": "refusal",
         "event.outcome": "failure",

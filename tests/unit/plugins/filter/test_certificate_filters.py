@@ -8,6 +8,9 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.llmsec.hardening.plugins.filter.certificate_problems import (
     FilterModule as CertificateProblems,
 )
+from ansible_collections.llmsec.hardening.plugins.filter.crl_problems import (
+    FilterModule as CrlProblems,
+)
 from ansible_collections.llmsec.hardening.plugins.filter.request_problems import (
     FilterModule as RequestProblems,
 )
@@ -34,3 +37,11 @@ def test_request_problems() -> None:
     assert "it asks for a CA" in problems({}, ["a.b"])
     with pytest.raises(AnsibleFilterError, match="'a b' is neither"):
         problems({}, ["a b"])
+
+
+def test_crl_problems() -> None:
+    problems = CrlProblems().filters()["crl_problems"]
+    old = {"last_update": "20200101000000Z", "next_update": "20200201000000Z"}
+    assert problems(old) == ["it expired on 2020-02-01"]
+    with pytest.raises(AnsibleFilterError, match="not a result of x509_crl_info"):
+        problems({})

@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 import typing as t
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def test_a_new_key_gets_defaults_and_an_old_one_keeps_what_is_not_named() -> Non
 
 def test_models_tier_and_certificate_come_and_go() -> None:
     (bare,) = with_present([], Wish(id="a"), digest="cd" * 32, now=NOW)
-    wish = Wish(id="a", models=["tiny"], tier="batch", certificate_sha256=":".join(["AB"] * 32))
+    wish = Wish(id="a", models=["tiny"], tier="batch", certificate_sha256=[":".join(["AB"] * 32)])
     (bound,) = with_present([bare], wish, digest="", now=NOW)
     assert bound == {
         **bare,
@@ -144,8 +145,23 @@ def test_models_tier_and_certificate_come_and_go() -> None:
     }
     assert with_present([bound], wish, digest="", now=NOW) == [bound]
     assert with_present([bound], Wish(id="a"), digest="", now=NOW) == [bound]
-    undo = Wish(id="a", models=[], tier="", certificate_sha256="")
+    undo = Wish(id="a", models=[], tier="", certificate_sha256=[""])
     assert with_present([bound], undo, digest="", now=NOW) == [bare]
+    both = Wish(id="a", certificate_sha256=["cd" * 32, "ab" * 32])
+    (overlap,) = with_present([bound], both, digest="", now=NOW)
+    assert overlap["certificate_sha256"] == ["cd" * 32, "ab" * 32]
+    assert parse_vars(render_vars([overlap])) == [overlap]
+    with pytest.raises(KeyFileError, match=r"\[1\]\.certificate_sha256: is used"):
+        with_present([overlap], replace(both, id="b"), digest="ef" * 32, now=NOW)
+
+
+def test_a_client_without_a_key() -> None:
+    wish = Wish(id="a", with_key=False, certificate_sha256=["ab" * 32])
+    (client,) = with_present([], wish, digest="cd" * 32, now=NOW)
+    assert "sha256" not in client
+    assert parse_vars(render_vars([client])) == [client]
+    with pytest.raises(KeyFileError, match="sha256"):
+        with_present([], Wish(id="a", with_key=False), digest="cd" * 32, now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +173,7 @@ def test_models_tier_and_certificate_come_and_go() -> None:
         (Wish(id="b", owner=""), "[1].owner"),
         (Wish(id="b", models=["tiny", "a b"]), "[1].models[1]"),
         (Wish(id="b", tier="No tier"), "[1].tier"),
-        (Wish(id="b", certificate_sha256="AB:CD"), "[1].certificate_sha256"),
+        (Wish(id="b", certificate_sha256=["AB:CD"]), "[1].certificate_sha256"),
         (Wish(id="b", not_before="2027-01-01", expires="2026-12-01"), "[1].expires"),
     ],
 )

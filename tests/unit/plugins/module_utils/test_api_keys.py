@@ -132,7 +132,7 @@ def test_a_whole_record() -> None:
         "192.0.2.7/32",
     ]
     assert record.endpoint_classes == {"read", "inspect"}
-    assert record.certificate == "cd" * 32
+    assert record.certificates == ("cd" * 32,)
     assert record.models == ("Tiny", "llama3.2:*")
     assert record.tier == "batch"
     assert "abab" not in repr(record)
@@ -143,7 +143,17 @@ def test_what_a_short_record_means() -> None:
     assert (record.not_before, record.expires, record.revoked) == (None, None, False)
     assert record.networks == ()
     assert record.endpoint_classes == {"inference", "read"}
-    assert (record.certificate, record.models, record.tier) == (None, (), None)
+    assert (record.certificates, record.models, record.tier) == ((), (), None)
+
+
+def test_a_client_without_a_key_has_certificates() -> None:
+    raw = {"id": "batch1", "owner": "Team", "certificate_sha256": ["cd" * 32, "ef" * 32]}
+    record = parse_record(raw, "keys[0]")
+    assert record.digest is None
+    assert record.certificates == ("cd" * 32, "ef" * 32)
+    for none in ([], ["cd" * 32] * 9, "CD" * 32, None, [None]):
+        with pytest.raises(RecordError, match=r"keys\[0\]\.certificate_sha256"):
+            parse_record({**raw, "certificate_sha256": none}, "keys[0]")
 
 
 @pytest.mark.parametrize("missing", ["id", "sha256", "owner"])

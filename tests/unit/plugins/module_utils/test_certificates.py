@@ -13,6 +13,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.certificates impo
     CertificateError,
     certificate_problems,
     covers,
+    crl_problems,
     request_problems,
     subject_alt_names,
 )
@@ -191,3 +192,36 @@ class TestRequest:
     def test_a_host_gets_nothing_else(self, changes: dict[str, t.Any], problem: str) -> None:
         (told,) = request_problems({**REQUEST, **changes}, self.NAMES)
         assert problem in told
+
+
+class TestPurpose:
+    @pytest.mark.parametrize(
+        ("use", "good_for"),
+        [
+            ("TLS Web Server Authentication", "server"),
+            ("TLS Web Client Authentication", "client"),
+        ],
+    )
+    def test_a_certificate_of_the_other_side_is_refused(self, use: str, good_for: str) -> None:
+        one = {**CERTIFICATE, "extended_key_usage": [use]}
+        for purpose in ("server", "client"):
+            problems = certificate_problems(one, purpose=purpose, now=NOW)
+            expected = [] if purpose == good_for else [f"it is not for TLS {purpose}s"]
+            assert problems == expected
+
+
+class TestLists:
+    @pytest.mark.parametrize(
+        ("next_update", "problem"),
+        [
+            ("20261123120000Z", "it expired on 2026-11-23"),
+            ("20261123120001Z", "it expires on 2026-11-23, in its last 34%"),
+            ("20261208000000Z", "it expires on 2026-12-08, in its last 34%"),
+            ("20261210000000Z", ""),
+        ],
+    )
+    def test_the_last_third(self, next_update: str, problem: str) -> None:
+        crl = {"last_update": "20261025120000Z", "next_update": next_update}
+        assert crl_problems(crl, part_left=0.34, now=NOW) == ([problem] if problem else [])
+        expired = [problem] if "expired" in problem else []
+        assert crl_problems(crl, now=NOW) == expired

@@ -69,6 +69,19 @@ def test_without_a_file_the_secret_is_returned_once(run: Run, tmp_path: Path) ->
     assert "secret" not in changed
 
 
+def test_a_client_without_a_key_has_no_secret(run: Run, tmp_path: Path) -> None:
+    assert "needs certificate_sha256" in run(with_key=False)["msg"]
+    wish = {"with_key": False, "certificate_sha256": "ab" * 32}
+    for check in (True, False):
+        made = run(check=check, **wish, secret_file=str(tmp_path / "app1.key"))
+        assert made["changed"] is made["created"] is True
+        assert "sha256" not in made["key"]
+        assert not {"secret", "secret_file"} & set(made)
+    assert records(tmp_path) == [made["key"]]
+    assert [path.name for path in tmp_path.iterdir()] == ["vars"]
+    assert run(**wish)["changed"] is False
+
+
 def test_binds_a_key_and_frees_it_again(run: Run, tmp_path: Path) -> None:
     bare = run(secret_file=str(tmp_path / "app1.key"))["key"]
     limits = {"models": ["llama3.2:*"], "tier": "batch", "certificate_sha256": "ab" * 32}

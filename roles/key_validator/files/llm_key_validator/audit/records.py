@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The records' fields, as bytes to stand between sequence number and hash.
 
-Names are those of ECS (event, http, user, client, url) and of OpenTelemetry's GenAI conventions
-(gen_ai); what neither has is ``llm.*``. What is not known is left out.
+Names are those of ECS (event, http, user, client, url, tls) and of OpenTelemetry's GenAI
+conventions (gen_ai); what neither has is ``llm.*``. What is not known is left out.
 """
 
 from __future__ import annotations
@@ -54,21 +54,29 @@ def request_fields(
     request_id: str,
     client_ip: str,
     key_id: str,
-    key_sha256: str,
+    key_sha256: str | None,
     method: str,
     path: str,
     body_bytes: int,
     provider: str,
     operation: str,
+    certificate: str | None = None,
     model: str | None = None,
     prompt: PromptDigest | None = None,
 ) -> bytes:
     """Return the fields of a request that is about to be forwarded."""
     # In the template: four for a name with a text, two for a name with a number
-    quotes = 42
+    quotes = 38
+    who = f'"user.id":"{key_id}"'
+    if key_sha256 is not None:
+        who += f',"user.hash":"{key_sha256}"'
+        quotes += 4
+    if certificate is not None:
+        who += f',"tls.client.hash.sha256":"{certificate.upper()}"'
+        quotes += 4
     text = (
         f'"event.action":"request","event.outcome":"unknown","http.request.id":"{request_id}",'
-        f'"client.ip":"{client_ip}","user.id":"{key_id}","user.hash":"{key_sha256}",'
+        f'"client.ip":"{client_ip}",{who},'
         f'"http.request.method":"{method}","url.path":"{path}",'
         f'"http.request.body.bytes":{body_bytes},"gen_ai.provider.name":"{provider}",'
         f'"gen_ai.operation.name":"{operation}"'
@@ -91,6 +99,7 @@ def request_fields(
                 client_ip=client_ip,
                 key_id=key_id,
                 key_sha256=key_sha256,
+                certificate=certificate,
                 method=method,
                 path=path,
             ),
@@ -148,6 +157,7 @@ def refusal_fields(
     client_ip: str | None = None,
     key_id: str | None = None,
     key_sha256: str | None = None,
+    certificate: str | None = None,
     method: str | None = None,
     path: str | None = None,
     body_bytes: int | None = None,
@@ -167,6 +177,7 @@ def refusal_fields(
             client_ip=client_ip,
             key_id=key_id,
             key_sha256=key_sha256,
+            certificate=certificate,
             method=method,
             path=path,
         ),
@@ -218,6 +229,7 @@ def _request_values(
     client_ip: str | None,
     key_id: str | None,
     key_sha256: str | None,
+    certificate: str | None,
     method: str | None,
     path: str | None,
 ) -> dict[str, Value | None]:
@@ -226,6 +238,8 @@ def _request_values(
         "client.ip": client_ip,
         "user.id": key_id,
         "user.hash": key_sha256,
+        # In upper case, as ECS wants it
+        "tls.client.hash.sha256": certificate and certificate.upper(),
         "http.request.method": method,
         "url.path": path,
     }

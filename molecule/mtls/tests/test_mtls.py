@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Client certificates on real hosts: who gets in, revocation, changes of certificates under load.
+
+The tests change the hosts one after the other, in the order in which they stand here.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from tests.lab import playbook
+from tests.lab.certificates import DAY, Authority, now
+from tests.lab.hosts import STATE
+from tests.lab.link import Door
+
+PKI = STATE / "molecule/pki/mtls"
+NEW_PKI = STATE / "molecule/pki/mtls-new"
+PASSPHRASE = "the lab's passphrase"
+TLS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+REQUESTS = 2000
+TAGS = ("--tags=pki_configure,key_validator_configure,gateway_configure",)
+
+
+def trust(*roots, tls=None):
+    context = ssl.create_default_context()
+    for root in roots or [PKI / "ca.crt"]:
+        context.load_verify_locations(root)
+    if tls:
+        context.minimum_version = context.maximum_version = TLS[tls]
+    return context
+
+
+def shown(name, *roots, pki=PKI, tls=None):
+    context = trust(*roots, tls=tls)
+    folder = pki / "clients" / name
+    context.load_cert_chain(folder / "client.crt", folder / "client.key")
+    return context
+
+
+def door(gateway, context):
+    return Door(gateway.address, gateway.server_name, context)
+
+
+def ask(link, key=""):
+    """(status, body) of one request on an open connection; status 0: it is over."""
+    headers = {"X-API-Key": key} if key else {}
+    try:
+        link.request("GET", "/api/version", headers=headers)
+        with link.getresponse() as answer:
+            return answer.status, answer.read().decode()
+    except (OSError, http.client.HTTPException):
+        return 0, ""
+
+
+def status(gateway, context, key=""):
+    with door(gateway, context).open() as link:
+        return ask(link, key)[0]
+
+
+def audited(gateway):
+    """The newest record of a request or refusal."""
+    text = gateway.host.check_output("tail -n 20 /var/log/llm-gateway/audit.jsonl")
+    records = map(json.loads, text.splitlines())
+    return [one for one in records if one["event.action"] in ("request", "refusal")][-1]
+
+
+def refused_pairs():
+    """Certificates that look right, and what is wrong with each."""
+    ours = Authority.from_files(PKI / "issuing.crt", PKI / "issuing.key", PASSPHRASE)
+    (name,) = ours.name
+    twin = Authority(str(name.value), Authority("Another root"))
+    server = ExtendedKeyUsageOID.SERVER_AUTH
+    return [
+        (ours.issue("app", start=now() - 3 * DAY, end=now() - DAY), "certificate_expired"),
+        (ours.issue("app", start=now() + DAY, end=now() + 2 * DAY), "certificate_not_yet_valid"),
+        (ours.issue("app", usage=server), "certificate_refused"),
+        (Authority("app").issue("app"), "certificate_refused"),
+        (twin.issue("app"), "certificate_refused"),
+        # It holds, and is on no record
+        (ours.issue("app"), "certificate_unknown"),
+    ]
+
+
+@pytest.mark.parametrize("tls", TLS)
+def test_whose_certificate_gets_in(gateway, tls):
+    for name, record in (("app", "app"), ("batch", "batch")):
+        assert status(gateway, shown(name, tls=tls)) == 200
+        assert audited(gateway)["user.id"] == record
+        assert len(audited(gateway)["tls.client.hash.sha256"]) == 64
+    assert status(gateway, shown("nobody", tls=tls)) == 403
+    assert audited(gateway)["event.reason"] == "certificate_unknown"
+    with door(gateway, trust(tls=tls)).open() as link:
+        code, body = ask(link)
+    assert code == 403
+    assert json.loads(body)["error"]["message"] == "A client certificate is required."
+    time.sleep(0.2)  # nginx reports it
+    assert audited(gateway)["event.reason"] == "certificate_missing"
+
+
+@pytest.mark.parametrize("tls", TLS)
+def test_certificates_that_do_not_hold(gateway, tls, tmp_path):
+    for pair, reason in refused_pairs():
+        context = trust(tls=tls)
+        pair.load(context, tmp_path)
+        assert status(gateway, context) == 403, reason
+        time.sleep(0.2)
+        assert audited(gateway)["event.reason"] == reason
+    alone = tmp_path / "alone.pem"
+    end = "-----END CERTIFICATE-----\n"
+    leaf = (PKI / "clients/app/client.crt").read_text().partition(end)[0] + end
+    alone.write_text(leaf + (PKI / "clients/app/client.key").read_text())
+    context = trust(tls=tls)
+    context.load_cert_chain(alone)
+    assert status(gateway, context) == 403, "without its intermediate"
+
+
+def test_what_a_client_may_do_is_its_records_to_say(gateway):
+    with door(gateway, shown("batch")).open() as link:
+        body = json.dumps({"model": "other", "prompt": "Hello"})
+        link.request("POST", "/api/generate", body, {"Content-Type": "application/json"})
+        with link.getresponse() as answer:
+            assert answer.status == 403
+    assert audited(gateway)["event.reason"] == "model"
+
+
+def test_the_bundle_opens(tmp_path):
+    words = ["openssl", "pkcs12", "-in", PKI / "clients/batch/client.p12", "-nodes"]
+    done = subprocess.run(
+        [*words, "-passin", "pass:the bundle's"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("BEGIN CERTIFICATE") == 2
+    assert "BEGIN PRIVATE KEY" in done.stdout
+
+
+def refused(message, **variables):
+    run = playbook.harden("mtls", "--diff", harden_roles=["pki"], **variables)
+    assert run.code != 0
+    assert message in run.text, run.ending
+    assert not any(run.changed.values()), run.ending
+
+
+def test_bad_input_changes_nothing(tmp_path):
+    before = sorted(path.name for path in PKI.rglob("*"))
+    refused("pki_ca_passphrase does not open", pki_ca_passphrase="wrong")
+    other = tmp_path / "other"
+    shutil.copytree(PKI, other)
+    (other / "issuing.crt").write_text(Authority("Another").pem)
+    refused("was not signed by", pki_ca_directory=str(other))
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    refused("has a certificate of a CA that is not in", pki_ca_directory=str(stranger))
+    refused("pki_revoked takes names", pki_revoked=["No name"])
+    assert sorted(path.name for path in PKI.rglob("*")) == before
+
+
+@pytest.fixture(scope="module", params=["both", "either"])
+def mode(request, gateways):
+    run = playbook.harden(
+        "mtls",
+        *TAGS,
+        harden_roles=["key_validator", "gateway"],
+        gateway_auth=request.param,
+    )
+    assert run.code == 0, run.ending
+    return request.param
+
+
+@pytest.mark.parametrize("tls", TLS)
+def test_modes(mode, gateways, keys, tls):
+    app, batch, nobody = (shown(name, tls=tls) for name in ("app", "batch", "nobody"))
+    none = trust(tls=tls)
+    both = {
+        (none, "app"): 403,
+        (none, "operator"): 403,
+        (app, ""): 401,
+        (app, "app"): 200,
+        (app, "operator"): 403,
+        (batch, ""): 401,
+        (batch, "app"): 403,
+        (nobody, "app"): 403,
+    }
+    either = {
+        (none, ""): 401,
+        (none, "app"): 403,  # bound to its certificate
+        (none, "operator"): 200,
+        (app, "app"): 200,
+        (app, "operator"): 403,
+        (batch, ""): 200,
+        (nobody, ""): 403,
+    }
+    for gateway in gateways:
+        for (context, key), expected in {"both": both, "either": either}[mode].items():
+            assert status(gateway, context, keys.get(key, "")) == expected, (gateway.name, key)
+
+
+@contextmanager
+def load(gateways, contexts):
+    """Requests on new connections, by each of these clients, while the block runs."""
+    seen = Counter()
+    over = threading.Event()
+
+    def keep_asking(gateway, context):
+        while not over.is_set():
+            try:
+                seen[status(gateway, context)] += 1
+            except OSError as error:
+                seen[repr(error)] += 1
+            time.sleep(0.05)
+
+    pairs = [(gateway, context) for gateway in gateways for context in contexts]
+    threads = [threading.Thread(target=keep_asking, args=pair) for pair in pairs]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+        deadline = time.monotonic() + 60
+        while sum(seen.values()) < REQUESTS and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_revocation_and_new_server_certificates_under_load(gateways):
+    """`leaver` is revoked, and the servers get new certificates."""
+    run = playbook.harden("mtls", *TAGS, harden_roles=["key_validator", "gateway"])
+    assert run.code == 0, run.ending
+    leaver, app, batch = (shown(name) for name in ("leaver", "app", "batch"))
+    served = [door(gateway, app).certificate()["serialNumber"] for gateway in gateways]
+    with ExitStack() as stack, load(gateways, [app, batch]) as seen:
+        links = [stack.enter_context(door(gateway, leaver).open()) for gateway in gateways]
+        assert [ask(link)[0] for link in links] == [200, 200]
+        sessions = [link.sock.session for link in links]
+        run = playbook.harden(
+            "mtls",
+            *TAGS,
+            harden_roles=["pki"],
+            pki_renew=["server"],
+            pki_revoked=["leaver"],
+        )
+        assert run.code == 0, run.ending
+        assert [ask(link)[0] for link in links] == [0, 0], "connections of before are over"
+    assert set(seen) == {200}, seen
+    assert seen[200] >= REQUESTS
+    for gateway, session, serial in zip(gateways, sessions, served, strict=True):
+        with door(gateway, leaver).open(session) as link:
+            assert not link.sock.session_reused
+            assert ask(link)[0] == 403
+        time.sleep(0.2)
+        assert audited(gateway)["event.reason"] == "certificate_revoked"
+        assert door(gateway, app).certificate()["serialNumber"] != serial
+        assert status(gateway, app) == 200
+
+
+def test_another_ca_under_load(gateways):
+    """Clients of the old one go on, once they know the new one's root as well."""
+    shutil.rmtree(NEW_PKI, ignore_errors=True)
+    made = playbook.play(
+        "rotate", rotate="ca", rotate_hosts="mtls", rotate_ca_directory=str(NEW_PKI)
+    )
+    assert made.code == 0, made.ending
+    refused("has the certificate of another CA", pki_ca_directory=str(NEW_PKI))
+    roots = PKI / "ca.crt", NEW_PKI / "ca.crt"
+    app = shown("app", *roots)
+    with load(gateways, [app]) as seen:
+        run = playbook.harden(
+            "mtls",
+            *TAGS,
+            harden_roles=["pki", "key_validator"],
+            pki_ca_directory=str(NEW_PKI),
+            pki_previous_ca_directory=str(PKI),
+            pki_clients=[{"name": "app"}],
+        )
+        assert run.code == 0, run.ending
+    assert set(seen) == {200}, seen
+    for gateway in gateways:
+        assert status(gateway, shown("app", *roots, pki=NEW_PKI)) == 200
+        with pytest.raises(ssl.SSLCertVerificationError):
+            status(gateway, shown("app"))
