@@ -67,7 +67,7 @@ _MAX_GLOBS = 256
 _FIELDS = frozenset(
     (
         *("id", "sha256", "owner", "not_before", "expires", "revoked"),
-        *("networks", "certificate_sha256", "endpoint_classes", "models", "tier"),
+        *("networks", "certificate_sha256", "bound", "endpoint_classes", "models", "tier"),
     )
 )
 
@@ -109,6 +109,8 @@ class KeyRecord:
     models: tuple[str, ...] = ()
     # SHA-256 of the client's certificates (DER), lower-case hex; empty: none is asked for
     certificates: tuple[str, ...] = ()
+    # Whether key and certificate are good together only, also where one would do
+    bound: bool = True
 
 
 def generate_key() -> str:
@@ -200,12 +202,13 @@ def parse_record(raw: object, where: str) -> KeyRecord:
         owner=_parse_owner(raw, where),
         not_before=_parse_time(raw, "not_before", where),
         expires=_parse_time(raw, "expires", where),
-        revoked=_parse_revoked(raw, where),
+        revoked=_parse_flag(raw, "revoked", where, default=False),
         networks=_parse_networks(raw, where),
         endpoint_classes=_parse_classes(raw, where),
         tier=_parse_tier(raw, where),
         models=_parse_models(raw, where),
         certificates=_parse_certificates(raw, where),
+        bound=_parse_flag(raw, "bound", where, default=True),
     )
     if None not in (record.not_before, record.expires) and record.expires <= record.not_before:  # type: ignore[operator]
         raise RecordError(where, "expires", "must be later than not_before")
@@ -256,10 +259,10 @@ def _parse_time(raw: Mapping[str, object], name: str, where: str) -> int | None:
         raise RecordError(where, name, str(error)) from None
 
 
-def _parse_revoked(raw: Mapping[str, object], where: str) -> bool:
-    value = raw.get("revoked", False)
+def _parse_flag(raw: Mapping[str, object], name: str, where: str, *, default: bool) -> bool:
+    value = raw.get(name, default)
     if not isinstance(value, bool):
-        raise RecordError(where, "revoked", "must be true or false")
+        raise RecordError(where, name, "must be true or false")
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,9 +30,12 @@ BEFORE = STATE / "before.json"
 INVENTORY = STATE / "inventory"
 VARIABLES = INVENTORY / "group_vars" / "llm_hosts"
 CA_FILE = STATE / "pki" / "ca.crt"
+CLIENT = STATE / "pki" / "clients" / KEY_ID
 KEY_FILE = STATE / "demo.key"
 CURL_HEADER = STATE / "authorization.header"
 CA_ON_HOSTS = "/etc/ssl/lab-ca.crt"
+CERTIFICATE_ON_HOSTS = "/etc/ssl/lab-client.pem"
+MODES = ("api_key", "mtls", "both", "either")
 
 
 def lab() -> Lab:
@@ -48,10 +52,26 @@ def playbook(*words: str | Path) -> None:
         raise LabError(f"{' '.join(command[:5])} … failed with {done.returncode}; see above")
 
 
-def write_variables() -> None:
-    """What a user would write into group_vars: the gateway's name, and where the CA is kept."""
+def mode_of(words: list[str]) -> str:
+    """What clients must show, by the caller's own `-e gateway_auth=…`."""
+    found = re.findall(r"""\bgateway_auth["']?\s*[=:]\s*["']?(\w+)""", " ".join(words))
+    mode = found[-1] if found else "api_key"
+    if mode not in MODES:
+        raise LabError(f"gateway_auth is one of {', '.join(MODES)}, not {mode}")
+    return mode
+
+
+def write_variables(mode: str) -> None:
+    """What a user would write into group_vars: the gateway's name, where the CA is kept, and the
+    client that gets a certificate from it."""
     VARIABLES.mkdir(parents=True, exist_ok=True)
+    clients: dict[str, Any] = {
+        "pki_clients": [{"name": KEY_ID}],
+        # Its key has the same name; with `either` one of the two will do.
+        "key_validator_clients": [{"id": KEY_ID, "bound": mode != "either"}],
+    }
     content = {
+        **(clients if mode != "api_key" else {}),
         "gateway_server_names": [SERVER_NAME],
         "pki_ca_directory": "{{ inventory_dir }}/../pki",
         "lab_ollama_archive": str(artifacts.ollama()),
@@ -74,14 +94,18 @@ def issue_key() -> str:
     return KEY_FILE.read_text().strip()
 
 
-def trust_ca(up: Lab) -> None:
-    """Give the neighbours the CA's certificate, as an application server would have it."""
+def equip_clients(up: Lab) -> None:
+    """Give the neighbours the CA's certificate, and the application server its own."""
     text = CA_FILE.read_text() if CA_FILE.exists() else ""
     for host in ("app-server", "stranger"):
         up.run(host, "sh", "-c", f"cat >{CA_ON_HOSTS}", stdin=text, check=True)
+    files = [CLIENT / "client.crt", CLIENT / "client.key"]
+    pair = "".join(path.read_text() for path in files if path.exists())
+    keep = f"umask 077; cat >{CERTIFICATE_ON_HOSTS}"
+    up.run("app-server", "sh", "-c", keep, stdin=pair, check=True)
 
 
-def write_description(up: Lab, key: str) -> None:
+def write_description(up: Lab, key: str, mode: str) -> None:
     """.lab/demo.json and the header file of the curl line; both hold the key, so 0600."""
     addresses = up.addresses()
     content: dict[str, Any] = {
@@ -95,6 +119,11 @@ def write_description(up: Lab, key: str) -> None:
         "api_key": key,
         "model": MODEL,
     }
+    if mode != "api_key":
+        content |= {
+            "client_certificate": str((CLIENT / "client.crt").relative_to(ROOT)),
+            "client_key": str((CLIENT / "client.key").relative_to(ROOT)),
+        }
     for path, text in (
         (CURL_HEADER, f"Authorization: Bearer {key}\n"),
         (DESCRIPTION, json.dumps(content, indent=2) + "\n"),
@@ -106,9 +135,16 @@ def write_description(up: Lab, key: str) -> None:
 def table(before: list[Seen], after: list[Seen]) -> str:
     """Before and after, side by side, with a mark on what is as it must be."""
     rows = [("", "before", "after", "")]
+    # A first demo with another gateway_auth did not ask everything.
+    old = {seen.title: seen.text for seen in before}
     rows += [
-        (old.title, old.text, new.text, "ok" if new.good else "NOT AS IT MUST BE")
-        for old, new in zip(before, after, strict=True)
+        (
+            new.title,
+            old.get(new.title, "not asked"),
+            new.text,
+            "ok" if new.good else "NOT AS IT MUST BE",
+        )
+        for new in after
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
@@ -119,12 +155,16 @@ def table(before: list[Seen], after: list[Seen]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def curl_line(address: str) -> str:
+def curl_line(address: str, mode: str) -> str:
     """One line to paste: the key stays out of the process list, in a file."""
     body = json.dumps({"model": MODEL, "prompt": "Is this door closed?"})
     ca_file, header = CA_FILE.relative_to(ROOT), CURL_HEADER.relative_to(ROOT)
+    folder = CLIENT.relative_to(ROOT)
+    key = "" if mode == "mtls" else f"-H @{header} "
+    pair = f"--cert {folder}/client.crt --key {folder}/client.key "
+    shown = key + (pair if mode in {"mtls", "both"} else "")
     return (
-        f"curl --noproxy '*' --cacert {ca_file} -H @{header} -H 'Content-Type: application/json' "
+        f"curl --noproxy '*' --cacert {ca_file} {shown}-H 'Content-Type: application/json' "
         f"--resolve {SERVER_NAME}:443:{address} https://{SERVER_NAME}/api/generate -d '{body}'"
     )
 
@@ -152,31 +192,31 @@ def attack_before(up: Lab, target: Target) -> list[Seen]:
         with step("Installing Ollama the way most guides do"):
             playbook(ROOT / "tests/lab/open_ollama.yml")
         with step("Attacking it from the stranger"):
-            trust_ca(up)
+            equip_clients(up)
             BEFORE.write_text(json.dumps([asdict(seen) for seen in probe(target)]))
     return [Seen(**seen) for seen in json.loads(BEFORE.read_text())]
 
 
 def up_and_harden(words: list[str]) -> int:
     """The whole demo; 1 when something is not as it must be on a hardened host."""
-    start = time.monotonic()
+    start, mode = time.monotonic(), mode_of(words)
     image = partial(artifacts.image, DEBIAN)
     artifacts.build(artifacts.ollama, artifacts.model, artifacts.clients, image)
     hosts = lab()
     hosts.up()
-    write_variables()
+    write_variables(mode)
     key = issue_key()
     v4, v6 = hosts.addresses()["gateway"]
-    target = Target(hosts, v4, v6, SERVER_NAME, CA_ON_HOSTS, key, MODEL)
+    target = Target(hosts, v4, v6, SERVER_NAME, CA_ON_HOSTS, key, MODEL, mode, CERTIFICATE_ON_HOSTS)
     before = attack_before(hosts, target)
     with step("Hardening it: ansible-playbook -i .lab/inventory llmsec.hardening.harden"):
         playbook("llmsec.hardening.harden", *words)
-    write_description(hosts, key)
+    write_description(hosts, key, mode)
     with step("Attacking it again"):
-        trust_ca(hosts)
+        equip_clients(hosts)
         after = probe(target)
     give_to_caller()
-    print(f"\n{table(before, after)}\n\nAsk it yourself:\n\n  {curl_line(v4)}\n")
+    print(f"\n{table(before, after)}\n\nAsk it yourself:\n\n  {curl_line(v4, mode)}\n")
     print(f"What the gateway wrote down (no prompt, no key is in it):\n\n{audit_log(hosts)}\n")
     print("The hosts stay up (.lab/demo.json says where); ./dev demo down removes them.")
     say(f"The whole demo took {time.monotonic() - start:.0f} s")

@@ -28,6 +28,23 @@ class Target:
     ca_file: str  # on the hosts
     key: str
     model: str
+    mode: str = "api_key"  # gateway_auth
+    certificate_file: str = ""  # on the application server: its certificate with its key
+
+    @property
+    def credential(self) -> str:
+        """What a client must show in this mode."""
+        words = {
+            "mtls": "certificate",
+            "both": "key and certificate",
+            "either": "key or certificate",
+        }
+        return words.get(self.mode, "key")
+
+    @property
+    def refusal(self) -> int:
+        """Status for a client that shows nothing: HTTP can ask for a key, not for a certificate."""
+        return 403 if self.mode in {"mtls", "both"} else 401
 
     def url(self, path: str) -> str:
         return f"https://{self.name}{path}"
@@ -44,6 +61,14 @@ class Seen:
 
 def _ask(target: Target, host: str, *words: str, key: str = "") -> Answer:
     return request(target.lab, host, *words, key=key, ca_file=target.ca_file)
+
+
+def _ask_as_application(target: Target, *words: str, shows: str = "") -> Answer:
+    """Ask from the application server, with what the mode wants or what `shows` says."""
+    shows = shows or target.credential
+    key = target.key if "key" in shows else ""
+    pair = ("--cert", target.certificate_file) if shows.endswith("certificate") else ()
+    return _ask(target, "app-server", *pair, *words, key=key)
 
 
 def _open_port(target: Target, address: str, title: str) -> Seen:
@@ -88,39 +113,57 @@ def flood(target: Target) -> Seen:
     text = f"{limited} of {FLOOD} refused with 429" if limited else f"{FLOOD} of {FLOOD} answered"
     if not any(answers):
         text = "no answer"
-    return Seen(FLOOD_TITLE, text, limited > 0 and 200 not in answers)
+    # Who shows no certificate is refused before anything is counted.
+    good = limited > 0 or target.mode in {"mtls", "both"}
+    return Seen(FLOOD_TITLE, text, good and 200 not in answers)
 
 
 def no_key(target: Target) -> Seen:
     answer = _ask(target, "stranger", target.url("/api/generate"), *generate(target.model))
-    return Seen("TLS gateway, no key", str(answer), answer.status == 401)
+    return Seen(
+        f"TLS gateway, no {target.credential}", str(answer), answer.status == target.refusal
+    )
 
 
 def wrong_key(target: Target) -> Seen:
     words = generate(target.model)
     answer = _ask(target, "stranger", target.url("/api/generate"), *words, key="llmk_" + "0" * 46)
-    return Seen("TLS gateway, wrong key", str(answer), answer.status == 401)
+    return Seen("TLS gateway, wrong key", str(answer), answer.status == target.refusal)
+
+
+def _half(target: Target, shows: str, good: int) -> Seen:
+    answer = _ask_as_application(target, target.url("/api/version"), shows=shows)
+    return Seen(f"Application server, its {shows} alone", str(answer), answer.status == good)
+
+
+def key_alone(target: Target) -> Seen:
+    return _half(target, "key", 200 if target.mode == "either" else 403)
+
+
+def certificate_alone(target: Target) -> Seen:
+    return _half(target, "certificate", 401 if target.mode == "both" else 200)
 
 
 def management(target: Target) -> Seen:
     words = ["--json", '{"model":"no-such-model"}']
-    answer = _ask(target, "app-server", target.url("/api/pull"), *words, key=target.key)
-    return Seen("TLS gateway, right key, pulls a model", str(answer), answer.status == 404)
+    answer = _ask_as_application(target, target.url("/api/pull"), *words)
+    title = f"TLS gateway, right {target.credential}, pulls a model"
+    return Seen(title, str(answer), answer.status == 404)
 
 
 def other_name(target: Target) -> Seen:
     words = ["--connect-to", f"::{target.name}:443", "https://other.example.com/api/tags"]
-    answer = _ask(target, "app-server", *words, key=target.key)
+    answer = _ask_as_application(target, *words)
     return Seen("TLS gateway, called by another name", str(answer), answer.status == 0)
 
 
 def application(target: Target) -> Seen:
     words = ["--no-buffer", *generate(target.model)]
-    answer = _ask(target, "app-server", target.url("/api/generate"), *words, key=target.key)
+    answer = _ask_as_application(target, target.url("/api/generate"), *words)
     tokens = answer.body.count('"response"')
     good = answer.status == 200 and '"done":true' in answer.body and tokens > 1
     text = f"200, streams {tokens} pieces" if good else str(answer)
-    return Seen("Application server with its key", text, good)
+    return Seen(f"Application server with its {target.credential}", text, good)
 
 
 # In this order: the flood comes last, since it uses up the stranger's allowance.
@@ -136,8 +179,10 @@ PROBES: tuple[Callable[[Target], Seen], ...] = (
     application,
     flood,
 )
+HALVES = (key_alone, certificate_alone)
 
 
 def probe(target: Target) -> list[Seen]:
     """Run all probes, one after the other."""
-    return [ask(target) for ask in PROBES]
+    halves = () if target.mode == "api_key" else HALVES
+    return [ask(target) for ask in (*PROBES[:-1], *halves, PROBES[-1])]

@@ -178,7 +178,8 @@ def mode(request, gateways):
 
 @pytest.mark.parametrize("tls", TLS)
 def test_modes(mode, gateways, keys, tls):
-    app, batch, nobody = (shown(name, tls=tls) for name in ("app", "batch", "nobody"))
+    names = ("app", "batch", "nobody", "reader")
+    app, batch, nobody, reader = (shown(name, tls=tls) for name in names)
     none = trust(tls=tls)
     both = {
         (none, "app"): 403,
@@ -189,6 +190,9 @@ def test_modes(mode, gateways, keys, tls):
         (batch, ""): 401,
         (batch, "app"): 403,
         (nobody, "app"): 403,
+        (none, "reader"): 403,
+        (reader, ""): 401,
+        (reader, "reader"): 200,
     }
     either = {
         (none, ""): 401,
@@ -198,6 +202,10 @@ def test_modes(mode, gateways, keys, tls):
         (app, "operator"): 403,
         (batch, ""): 200,
         (nobody, ""): 403,
+        (none, "reader"): 200,
+        (reader, ""): 200,
+        (reader, "reader"): 200,
+        (reader, "operator"): 403,
     }
     for gateway in gateways:
         for (context, key), expected in {"both": both, "either": either}[mode].items():

@@ -232,6 +232,30 @@ def test_nobody_gets_in_with_less_than_the_mode_asks_for(
         }[auth]
 
 
+@pytest.mark.parametrize(
+    ("auth", "bound", "let_in"),
+    [
+        ("api_key", True, {"key and certificate"}),
+        ("api_key", False, {"key", "key and certificate"}),
+        ("mtls", False, {"certificate", "key and certificate"}),
+        ("both", True, {"key and certificate"}),
+        ("both", False, {"key and certificate"}),
+        ("either", True, {"key and certificate"}),
+        ("either", False, {"key", "certificate", "key and certificate"}),
+    ],
+)
+def test_a_client_with_a_key_and_a_certificate(auth: str, bound: bool, let_in: set[str]) -> None:
+    known = registry(certificate_sha256=CERTIFICATE, bound=bound)
+    shown = {
+        "nothing": headers(),
+        "key": headers(authorization=BEARER),
+        "certificate": headers(client_certificate=SHOWN),
+        "key and certificate": headers(authorization=BEARER, client_certificate=SHOWN),
+    }
+    allowed = {name for name, request in shown.items() if decide(request, known, NOW, auth).allowed}
+    assert allowed == let_in
+
+
 @given(authorization=VALUES, x_api_key=VALUES, state=STATES)
 def test_a_stranger_learns_nothing_about_keys(
     authorization: list[bytes], x_api_key: list[bytes], state: dict[str, t.Any]

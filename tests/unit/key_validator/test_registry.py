@@ -68,6 +68,7 @@ def test_finds_by_certificate() -> None:
         ({"expires": "2027-02-30"}, "keys[1].expires"),
         ({"not_before": "2027-01-02", "expires": "2027-01-02"}, "keys[1].expires"),
         ({"revoked": "yes"}, "keys[1].revoked"),
+        ({"bound": 0}, "keys[1].bound"),
         ({"networks": ["10.0.0.1/8"]}, "keys[1].networks[0]"),
         ({"networks": "10.0.0.0/8"}, "keys[1].networks"),
         ({"endpoint_classes": []}, "keys[1].endpoint_classes"),

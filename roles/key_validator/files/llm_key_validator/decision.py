@@ -8,7 +8,7 @@ one answer, `unknown`, whatever the registry holds.
 
 What is asked for is the mode's to say: a key (`api_key`), a certificate that nginx has verified
 (`mtls`, keys are not looked at), both of one record, or either of them. In `either` all that is
-shown must lead to one record, and a key that is bound to a certificate needs it.
+shown must lead to one record, and key and certificate of a bound record go together only.
 """
 
 from __future__ import annotations
@@ -192,15 +192,15 @@ def _find(
         return _find_by_certificate(certificate, registry)
     if auth == "either" and certificate and not (headers.authorization or headers.x_api_key):
         record = _find_by_certificate(certificate, registry)
-        if record.digest is not None:
+        if record.digest is not None and record.bound:
             raise RefusalError(Reason.MISSING, record)
         return record
     if auth == "both" and certificate is None:
         raise RefusalError(Reason.CERTIFICATE_MISSING)
     record = _find_by_key(headers, registry)
     if auth != "api_key" and certificate and certificate not in record.certificates:
-        bound = bool(record.certificates)
-        raise RefusalError(Reason.CERTIFICATE if bound else Reason.CERTIFICATE_CONFLICT, record)
+        own = bool(record.certificates)
+        raise RefusalError(Reason.CERTIFICATE if own else Reason.CERTIFICATE_CONFLICT, record)
     return record
 
 
@@ -241,7 +241,7 @@ def _judge_place(record: KeyRecord, context: Context) -> Reason:
         return Reason.NETWORK
     if context.endpoint_class not in record.endpoint_classes:
         return Reason.ENDPOINT_CLASS
-    if record.certificates and context.certificate not in record.certificates:
+    if record.bound and record.certificates and context.certificate not in record.certificates:
         return Reason.CERTIFICATE
     return Reason.OK
 
