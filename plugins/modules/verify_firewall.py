@@ -69,8 +69,11 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.llmsec.hardening.plugins.module_utils import firewall_host
-from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.checks import (
+from ansible_collections.llmsec.hardening.plugins.module_utils.findings import (
     finding,
+    not_measured,
+)
+from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.checks import (
     verdict_findings,
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.policy import (
@@ -100,28 +103,23 @@ Finding = dict[str, t.Any]
 REMEDY = "Run llmsec.hardening.harden."
 
 
-def not_measured(name: str, title: str, why: object) -> Finding:
-    return finding(
-        f"firewall.{name}", title, "high", "error", expected="measured",
-        actual=f"not measured: {why}", remediation=REMEDY,
-    )  # fmt: skip
-
-
 def judged(machine: Machine, backend: Backend, policy: Policy, kept: dict) -> t.Iterator[Finding]:
     """Yield what becomes of packets under the rules in force and under those kept."""
     rulesets: dict[str, Ruleset] = {}
     try:
         rulesets["live"] = firewall_host.whole_rules(machine, backend)
     except (FirewallError, RulesetError, OSError) as exc:
-        yield not_measured("live", "the rules in force can be read", exc)
+        yield not_measured("firewall.live", "the rules in force can be read", exc, REMEDY)
     try:
         if kept:
             rulesets["kept"] = firewall_host.own_rules(machine, backend, kept)
     except (FirewallError, RulesetError, OSError) as exc:
-        yield not_measured("kept", "the rules kept for the next boot can be loaded", exc)
+        yield not_measured(
+            "firewall.kept", "the rules kept for the next boot can be loaded", exc, REMEDY
+        )
     here = places(machine)
     if not here:
-        yield not_measured("address", "the host has an address", "it has none")
+        yield not_measured("firewall.address", "the host has an address", "it has none", REMEDY)
     yield from verdict_findings(policy, here, rulesets)
 
 
@@ -131,7 +129,7 @@ def drift(backend: Backend, kept: dict) -> Finding:
     try:
         live, boot = backend.live(), backend.listed(kept) if kept else ""
     except (FirewallError, OSError) as exc:
-        return not_measured("drift", title, exc)
+        return not_measured("firewall.drift", title, exc, REMEDY)
     lines = difflib.unified_diff(boot.splitlines(), live.splitlines(), "kept", "live", lineterm="")
     same = bool(kept) and live == boot
     actual = "they are" if same else "they differ" if kept else "none are kept"
@@ -169,7 +167,11 @@ def main() -> None:
         module.fail_json(msg=f"{exc}.")
     if not backend.installed():
         needed = " and ".join(backend.packages)
-        found = [not_measured("backend", "the rules can be read", f"{needed} not installed")]
+        found = [
+            not_measured(
+                "firewall.backend", "the rules can be read", f"{needed} not installed", REMEDY
+            )
+        ]
         module.exit_json(changed=False, findings=found)
     kept = firewall_host.kept(machine, backend)
     findings = [*judged(machine, backend, policy, kept), drift(backend, kept)]

@@ -18,7 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import (
+    AuthorityInformationAccessOID,
+    ExtendedKeyUsageOID,
+    NameOID,
+)
 
 DAY = datetime.timedelta(days=1)
 
@@ -47,11 +51,13 @@ class Pair:
         shown = [self.certificate, *(self.chain if chain else [])]
         return "".join(one.public_bytes(Encoding.PEM).decode() for one in shown)
 
+    def key_pem(self) -> str:
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
     def load(self, trust: ssl.SSLContext, folder: Path, *, chain: bool = True) -> None:
         """Show this certificate to whoever asks."""
-        key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         file = folder / "shown.pem"
-        file.write_text(self.pem(chain=chain) + key.decode())
+        file.write_text(self.pem(chain=chain) + self.key_pem())
         trust.load_cert_chain(file)
 
 
@@ -101,12 +107,18 @@ class Authority:
         end: datetime.datetime | None = None,
         usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
         host: str = "",
+        ocsp: str = "",
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(_name(name), self, key, start or now() - DAY, end or now() + DAY)
         if host:
             names = x509.SubjectAlternativeName([x509.DNSName(host)])
             builder = builder.add_extension(names, critical=False)
+        if ocsp:
+            access = x509.AccessDescription(
+                AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(ocsp)
+            )
+            builder = builder.add_extension(x509.AuthorityInformationAccess([access]), False)
         certificate = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False).sign(
             self.key, hashes.SHA256()
         )

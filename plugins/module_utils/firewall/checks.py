@@ -11,6 +11,7 @@ import typing as t
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ansible_collections.llmsec.hardening.plugins.module_utils.findings import finding
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.evaluate import (
     Judgement,
     Verdict,
@@ -32,7 +33,6 @@ __all__ = (
     "Connection",
     "Place",
     "cases",
-    "finding",
     "lock_out",
     "other_firewalls",
     "published_port",
@@ -224,18 +224,6 @@ def _egress(egress: Egress, place: Place) -> Iterator[Case]:
         )
         if stranger:
             yield case("the-network", stranger, 443, Verdict.DROP, place.interface)
-
-
-def finding(
-    case_id: str, title: str, severity: str, result: str, *, expected: str, actual: str,
-    evidence: Sequence[str] = (), remediation: str = "",
-) -> dict[str, t.Any]:  # fmt: skip
-    """Return one finding. `result` is pass, fail, error (not measured) or skip."""
-    return {
-        "id": case_id, "title": title, "severity": severity, "result": result,
-        "expected": expected, "actual": actual, "evidence": list(evidence),
-        "remediation": "" if result == "pass" else remediation,
-    }  # fmt: skip
 
 
 def verdict_findings(

@@ -65,6 +65,7 @@ def render(folder: Path, **variables: t.Any) -> Path:
         "ansible_python_interpreter": sys.executable,
         "ansible_facts": FACTS,
         "__gateway_if_inet6": {"stat": {"exists": False}},
+        "__gateway_ocsp": {"stdout": ""},
         "__gateway_access_log": f"{folder}/access.log",
         **variables,
     }
@@ -165,7 +166,12 @@ class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 class Upstream:
     """One of the two servers: what it heard, and what it says."""
 
-    def __init__(self, address: str | tuple[str, int], answer: Answerer) -> None:
+    def __init__(
+        self,
+        address: str | tuple[str, int],
+        answer: Answerer,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.heard: list[Heard] = []
         self.answer = answer
         if isinstance(address, str):
@@ -173,6 +179,8 @@ class Upstream:
         else:
             self._server = ThreadingHTTPServer(address, _Handler)
             self._server.block_on_close = False
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._server.upstream = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
@@ -239,9 +247,17 @@ class Stage:
     key = "k1"
 
     def __init__(
-        self, folder: Path, *, after: t.Callable[[str], str] = str, **variables: t.Any
+        self,
+        folder: Path,
+        *,
+        after: t.Callable[[str], str] = str,
+        llm_tls: ssl.SSLContext | None = None,
+        **variables: t.Any,
     ) -> None:
-        """``after`` changes what was rendered for the site, as somebody might by hand."""
+        """``after`` changes what was rendered for the site, as somebody might by hand.
+
+        With ``llm_tls`` the LLM server speaks TLS.
+        """
         self.folder = folder
         self.port, llm_port = free_port(), free_port()
         sockets = {
@@ -267,7 +283,7 @@ class Stage:
         (folder / "nginx.conf").write_text(_MAIN.format(user=user))
         self.reset()
         self.hop = Upstream(f"{folder}/hop", self._as_hop)
-        self.llm = Upstream(("127.0.0.1", llm_port), self._as_llm)
+        self.llm = Upstream(("127.0.0.1", llm_port), self._as_llm, llm_tls)
         self.audit = Audit(f"{folder}/log")
         self._nginx = self._start()
 

@@ -7,9 +7,11 @@ import http.client
 import json
 import socket
 import ssl
+import subprocess
 import sys
 import time
 import typing as t
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.lab.certificates import DAY, Authority, Pair, now
 
-from .stage import GO_ON, NAME, ROLE, Answer, Heard, Say, Stage
+from .stage import GO_ON, NAME, ROLE, Answer, Heard, Say, Stage, free_port
 
 sys.path.insert(0, str(ROLE.parent / "key_validator" / "files"))
 
@@ -414,3 +416,104 @@ def test_a_client_that_calls_an_address(tmp_path: Path, running: Stage) -> None:
                 assert status in link.recv(1000).partition(b"\r\n")[0]
     finally:
         gate.close()
+
+
+BACKEND = "gpu1.example.com"
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "shown", "status"),
+    [
+        (BACKEND, True, True, 200),
+        ("gpu2.example.com", True, True, 502),
+        (BACKEND, False, True, 502),
+        (BACKEND, True, False, 502),
+    ],
+)
+def test_an_llm_server_elsewhere_proves_who_it_is(
+    tmp_path: Path, name: str, trusted: bool, shown: bool, status: int
+) -> None:
+    """And wants a certificate itself."""
+    authority = Authority()
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_side.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    pair = authority.issue(host=BACKEND, usage=ExtendedKeyUsageOID.SERVER_AUTH)
+    pair.load(server_side, tmp_path)
+    server_side.load_verify_locations(cadata=authority.pem)
+    server_side.verify_mode = ssl.CERT_REQUIRED
+    client = authority.issue("gateway")
+    ca, certificate, key = (tmp_path / f"{word}.pem" for word in ("ca", "certificate", "key"))
+    ca.write_text(authority.pem if trusted else Authority().pem)
+    certificate.write_text(client.pem())
+    key.write_text(client.key_pem())
+    own = {
+        "gateway_backend_certificate": str(certificate),
+        "gateway_backend_certificate_key": str(key),
+    }
+    stage = Stage(
+        tmp_path / "stage",
+        llm_tls=server_side,
+        gateway_backend_tls=True,
+        gateway_backend_name=name,
+        gateway_backend_ca=str(ca),
+        **(own if shown else {}),
+    )
+    try:
+        answer = stage.ask("POST", "/api/chat", CHAT, key="k1")
+        assert answer.status == status, stage.errors()
+        hosts = [heard.headers["host"] for heard in stage.llm.heard]
+        assert len(hosts) == (status == 200)
+        assert all(host[0].startswith(f"{BACKEND}:") for host in hosts)
+    finally:
+        stage.close()
+
+
+@contextmanager
+def responder(folder: Path, port: int, authority: Authority, pair: Pair) -> t.Iterator[None]:
+    """The CA's word on one certificate, by openssl's own OCSP responder."""
+    end = pair.certificate.not_valid_after_utc.strftime("%y%m%d%H%M%SZ")
+    serial = f"{pair.certificate.serial_number:X}"
+    serial = serial.rjust(len(serial) + len(serial) % 2, "0")
+    (folder / "index.txt").write_text(f"V\t{end}\t\t{serial}\tunknown\t/CN=llm\n")
+    (folder / "ca.pem").write_text(authority.pem)
+    (folder / "ca.key").write_text(Pair(authority.certificate, authority.key).key_pem())
+    words = ["openssl", "ocsp", "-port", str(port), "-index", "index.txt", "-CA", "ca.pem"]
+    signer = ["-rsigner", "ca.pem", "-rkey", "ca.key", "-nrequest", "50", "-timeout", "60"]
+    with subprocess.Popen(
+        [*words, *signer], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def stapled(port: int) -> str:
+    words = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-servername", NAME]
+    words.append("-status")
+    return subprocess.run(words, input="", capture_output=True, text=True, check=False).stdout
+
+
+def test_the_cas_word_is_stapled_where_it_gives_one(tmp_path: Path) -> None:
+    authority, port = Authority(), free_port()
+    server = ExtendedKeyUsageOID.SERVER_AUTH
+    pair = authority.issue(host=NAME, usage=server, ocsp=f"http://127.0.0.1:{port}/")
+    folder = tmp_path / "stage"
+    folder.mkdir()
+    (folder / "server.crt").write_text(pair.pem() + authority.pem)
+    (folder / "server.key").write_text(pair.key_pem())
+    asked = ["openssl", "x509", "-noout", "-ocsp_uri", "-in", folder / "server.crt"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    stage = Stage(folder, __gateway_ocsp={"stdout": found.strip()})
+    try:
+        assert "no response sent" in stapled(stage.port), "no client waits for it"
+        with responder(tmp_path, port, authority, pair):
+            # After an error nginx asks again in minutes, or when it is reloaded.
+            stage.reload()
+            deadline = time.monotonic() + 20
+            while "OCSP Response Status: successful" not in (shown := stapled(stage.port)):
+                assert time.monotonic() < deadline, shown + stage.errors()
+                time.sleep(0.3)
+        assert "Cert Status: good" in shown
+    finally:
+        stage.close()

@@ -420,8 +420,8 @@ def test_counters_elsewhere_are_waited_for_and_fail_closed(fails: bool, expected
 
 
 def list_with(monkeypatch: pytest.MonkeyPatch, upstream: t.Any, method: bytes) -> Hop:
-    async def fetch(address: str, host_header: str, path: str) -> bytes:
-        assert (address, host_header, path) == ("127.0.0.1:11434", "localhost:11434", "/api/tags")
+    async def fetch(server: LlmServer, path: str) -> bytes:
+        assert (server.backend, path) == ("127.0.0.1:11434", "/api/tags")
         if isinstance(upstream, Exception):
             raise upstream
         return bytes(upstream)

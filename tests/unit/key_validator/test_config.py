@@ -11,13 +11,17 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from llm_key_validator.config import Config, ConfigError, load_config
+from llm_key_validator.config import Config, ConfigError, LlmServer, load_config
 
 from .conftest import FILES
 
 
 def test_an_empty_object_means_the_defaults() -> None:
     assert load_config("{}") == Config()
+
+
+SERVER = asdict(LlmServer())
+TLS = {"name": "llm.example.com", "ca": "/ca.pem"}
 
 
 def test_every_default_is_acceptable() -> None:
@@ -44,6 +48,9 @@ def test_every_default_is_acceptable() -> None:
         ({"default_tier": "gold"}, "default_tier"),
         ({"auth": "none"}, "auth: must be one of api_key, mtls"),
         ({"llm_server": {"name": "ollama"}}, "llm_server"),
+        ({"llm_server": {**SERVER, "tls": {"name": "llm"}}}, "llm_server: tls must be"),
+        ({"llm_server": {**SERVER, "tls": {"name": "a b", "ca": "/ca"}}}, "tls.name"),
+        ({"llm_server": {**SERVER, "tls": {**TLS, "key": "/key"}}}, "tls.certificate"),
         ({"audit_enabled": "no"}, "audit_enabled"),
         ({"audit_directory": "log"}, "audit_directory"),
         ({"audit_prompt_digest": "md5"}, "audit_prompt_digest"),

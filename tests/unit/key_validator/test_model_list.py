@@ -5,13 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("httptools")
 
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from llm_key_validator.config import BackendTls, LlmServer
 from llm_key_validator.model_list import UpstreamError, fetch, only_allowed
 
+from tests.lab.certificates import Authority
+
+SERVER = ExtendedKeyUsageOID.SERVER_AUTH
 TAGS = {
     "models": [
         {"name": "tiny:latest", "model": "tiny:latest", "size": 1},
@@ -60,7 +67,7 @@ def ask(answer: bytes) -> tuple[bytes, bytes]:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         async with server:
-            return await fetch(f"127.0.0.1:{port}", "localhost:11434", "/api/tags")
+            return await fetch(LlmServer(backend=f"127.0.0.1:{port}"), "/api/tags")
 
     body = asyncio.run(run())
     return asked, body
@@ -96,4 +103,51 @@ def test_anything_else_is_an_error(answer: bytes) -> None:
 
 def test_nobody_there_is_an_error() -> None:
     with pytest.raises(UpstreamError):
-        asyncio.run(fetch("127.0.0.1:1", "localhost", "/api/tags"))
+        asyncio.run(fetch(LlmServer(backend="127.0.0.1:1"), "/api/tags"))
+
+
+def files(folder: Path, **texts: str) -> dict[str, str]:
+    for name, text in texts.items():
+        (folder / f"{name}.pem").write_text(text)
+    return {name: str(folder / f"{name}.pem") for name in texts}
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "shown", "good"),
+    [
+        ("llm.example.com", True, True, True),
+        ("other.example.com", True, True, False),
+        ("llm.example.com", False, True, False),
+        ("llm.example.com", True, False, False),
+    ],
+)
+def test_tls_in_which_both_prove_who_they_are(
+    tmp_path: Path, name: str, trusted: bool, shown: bool, good: bool
+) -> None:
+    authority = Authority()
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_side.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    authority.issue(host="llm.example.com", usage=SERVER).load(server_side, tmp_path)
+    server_side.load_verify_locations(cadata=authority.pem)
+    server_side.verify_mode = ssl.CERT_REQUIRED
+    client = authority.issue("gateway")
+    ca = authority.pem if trusted else Authority().pem
+    paths = files(tmp_path, ca=ca, certificate=client.pem(), key=client.key_pem())
+    tls = BackendTls(name, **(paths if shown else {"ca": paths["ca"]}))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    async def run() -> bytes:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_side)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            return await fetch(LlmServer(backend=f"127.0.0.1:{port}", tls=tls), "/api/tags")
+
+    if good:
+        assert asyncio.run(run()) == b"{}"
+    else:
+        with pytest.raises(UpstreamError):
+            asyncio.run(run())

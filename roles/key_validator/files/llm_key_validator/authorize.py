@@ -316,7 +316,7 @@ class Authorizer:
         # For nginx's access log, and no further
         headers = b"X-Key-Id: %b\r\n%b" % (call.record.id.encode(), call.quota)
         try:
-            text = await fetch(server.backend, server.host_header, call.context.path)
+            text = await fetch(server, call.context.path)
             models = only_allowed(text, matcher(call.record.models))
         except UpstreamError:
             message = "The LLM server does not answer."

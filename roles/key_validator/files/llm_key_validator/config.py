@@ -19,6 +19,18 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class BackendTls:
+    """How the LLM server is spoken to over TLS, with paths of PEM files."""
+
+    # What its certificate must say, and the CAs that may have issued it
+    name: str
+    ca: str
+    # The certificate to show it, with its key; empty: none
+    certificate: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LlmServer:
     """The server behind the gateway."""
 
@@ -29,6 +41,8 @@ class LlmServer:
     # Where it is asked for its list of models (host:port), and by which name
     backend: str = "127.0.0.1:11434"
     host_header: str = "localhost:11434"
+    # None: it is spoken to in the clear
+    tls: BackendTls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +132,7 @@ _SINKS = ("file", "journald", "syslog")
 _DIGESTS = ("hmac-sha256", "sha256")
 AUTH_MODES = ("api_key", "mtls", "both", "either")
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+_HOST_NAME = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 _WORD = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -236,9 +251,24 @@ def _counters(value: object) -> str:
 
 
 def _llm_server(value: object) -> LlmServer:
-    if not isinstance(value, dict) or value.keys() != _SERVER_CHECKS.keys():
-        raise ValueError(f"must be an object with {', '.join(_SERVER_CHECKS)}")
-    return LlmServer(**{name: check(value[name]) for name, check in _SERVER_CHECKS.items()})
+    if not isinstance(value, dict) or value.keys() - {"tls"} != _SERVER_CHECKS.keys():
+        raise ValueError(f"must be an object with {', '.join(_SERVER_CHECKS)}, and tls or null")
+    checked = {name: check(value[name]) for name, check in _SERVER_CHECKS.items()}
+    tls = value.get("tls")
+    return LlmServer(**checked, tls=None if tls is None else _backend_tls(tls))
+
+
+def _backend_tls(value: object) -> BackendTls:
+    if not isinstance(value, dict) or value.keys() - {"certificate", "key"} != {"name", "ca"}:
+        raise ValueError("tls must be an object with name and ca, and certificate and key or none")
+    tls = BackendTls(
+        **{name: _path(text) if name != "name" else text for name, text in value.items()}
+    )
+    if not isinstance(tls.name, str) or not _HOST_NAME.fullmatch(tls.name):
+        raise ValueError("tls.name must be a host name")
+    if bool(tls.certificate) != bool(tls.key):
+        raise ValueError("tls.certificate and tls.key go together")
+    return tls
 
 
 _CHECKS: dict[str, Callable[[object], object]] = {
