@@ -256,6 +256,7 @@ class Server:
         self._catch_up()
         if self._audit is not None:
             self._audit.close()
+        await self._quotas.close()
         self._journal.say(Level.INFO, "stopped")
 
     async def _finish_when_told(self, jobs: list[asyncio.Task[None]]) -> None:

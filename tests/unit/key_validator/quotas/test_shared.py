@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import ssl
 import time
 import traceback
 import typing as t
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,10 +24,12 @@ from llm_key_validator.quotas import QuotaStoreError
 from llm_key_validator.quotas.admission import DAY, Admission
 from llm_key_validator.tiers import Tier
 
+from ..test_server import CONTEXT, Host
 from .conftest import LEASE, PASSWORD, Server, made
 
 pytest.importorskip("redis", reason="the Python library redis is not installed")
 
+import redis
 from llm_key_validator.quotas.shared import PREFIX, SharedQuotas
 from redis.asyncio import Connection
 
@@ -141,8 +144,55 @@ def test_a_hung_store_refuses_within_a_second(
         assert 0.9 <= time.monotonic() - begin < 3
     finally:
         server.process.send_signal(signal.SIGCONT)
-    # The store did get what was asked before; the places are held until their leases are over.
+    # The store did get what was asked before.
     assert runner.run(admitted_by(quotas, REQUEST)).allowed
+
+
+def test_a_hung_store_keeps_no_places(
+    quotas: SharedQuotas, runner: asyncio.Runner, server: Server
+) -> None:
+    async def places() -> int:
+        return int(await quotas._store.zcard(f"{PREFIX}{{app1}}:slots"))
+
+    async def hang() -> None:
+        # Two connections, so that what is asked reaches the store while it hangs
+        await asyncio.gather(*(admitted_by(quotas, word * 32) for word in "ab"))
+        server.process.send_signal(signal.SIGSTOP)
+        quotas.release("app1", "a" * 32)
+        await refused_by(quotas, "c" * 32)
+        await asyncio.sleep(0.1)
+        quotas.sweep(0.0)
+        await asyncio.sleep(1.1)
+        server.process.send_signal(signal.SIGCONT)
+        while not await asyncio.wait_for(quotas._store.ping(), 5):
+            pass
+        quotas.sweep(0.0)
+        await asyncio.gather(*quotas._releases)
+
+    try:
+        runner.run(hang())
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    assert runner.run(places()) == 1, "only the one that is still under way"
+
+
+def test_places_are_given_back_to_a_store_that_was_away(
+    quotas: SharedQuotas, runner: asyncio.Runner
+) -> None:
+    async def work() -> None:
+        assert (await admitted_by(quotas)).allowed
+        name = f"{PREFIX}{{app1}}:slots"
+        await quotas._store.rename(name, "aside")
+        await quotas._store.set(name, "an error for whoever removes a place")
+        quotas.release("app1", REQUEST)
+        await asyncio.gather(*quotas._releases)
+        await quotas._store.rename("aside", name)
+        quotas.sweep(0.0)
+        await asyncio.gather(*quotas._releases)
+        assert await quotas._store.zcard(name) == 0
+        assert not quotas._owed
+
+    runner.run(work())
 
 
 def test_a_replica_that_may_not_write_refuses(quotas: SharedQuotas, runner: asyncio.Runner) -> None:
@@ -351,3 +401,21 @@ def test_what_was_released_at_the_end_is_released(
         assert (await quotas.admit("app1", one_place, "r2", 0.0)).allowed
 
     runner.run(work())
+
+
+def test_the_service_gives_back_on_its_way_out(server: Server, tmp_path: Path) -> None:
+    with redis.Redis(unix_socket_path=str(server.socket), password=PASSWORD) as store:
+        slots, request_id = f"{PREFIX}{{app2}}:slots", CONTEXT["X-Gateway-Request"].split()[0]
+        store.zadd(slots, {request_id: 2**60})
+        with closing(Host(tmp_path)) as host:
+            (tmp_path / "audit/credentials/counters-password").write_text(PASSWORD)
+            host.configure(counters_url=f"unix://{server.socket}")
+            host.start()
+            assert host.process is not None
+            host.process.send_signal(signal.SIGSTOP)
+            report = f"<190>Nov 23 20:31:20 llm: {request_id} 200 7 0.5 1 app2 ::1 POST /api/chat"
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nginx:
+                nginx.sendto(report.encode(), host.reports.getsockname())
+            host.process.send_signal(signal.SIGTERM)
+            assert host.end(signal.SIGCONT) == 0
+        assert store.zcard(slots) == 0

@@ -41,3 +41,6 @@ class Quotas(Protocol):
 
     def sweep(self, now: float) -> None:
         """Forget what no longer matters. Short; called again and again."""
+
+    async def close(self) -> None:
+        """Finish what is under way. Nothing is asked after it."""

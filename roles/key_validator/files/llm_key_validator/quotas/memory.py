@@ -119,3 +119,6 @@ class MemoryQuotas:
                 del self._keys[key_id]
         if len(some) < _SLICE:
             self._round = iter(list(self._keys))
+
+    async def close(self) -> None:
+        """Nothing is under way."""

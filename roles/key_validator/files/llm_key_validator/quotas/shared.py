@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 # python3-redis: 4.3 on Debian 12, 6.1 on Debian 13
@@ -25,6 +27,9 @@ PREFIX = "llm-gateway:"
 _CONNECTIONS = 64
 # For one request, from waiting for a connection to the answer
 _SECONDS = 1.0
+# Places that wait for a store that does not answer, and how many of them one try gives back
+_MOST_OWED = 10_000
+_AT_A_TIME = 500
 # An entry outlives what it says by this (ms), which forgives the clocks their differences.
 _GRACE = 60_000
 
@@ -110,6 +115,8 @@ class SharedQuotas:
         # A name for the script, no protection
         self._script_name = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._releases: set[asyncio.Task[None]] = set()
+        # Places (name of the slots, request) that the store may still hold for nobody
+        self._owed: dict[tuple[str, str], None] = {}
 
     async def admit(self, key_id: str, tier: Tier, request_id: str, now: float) -> Admission:
         """Count one request if the tier allows it. The store's clock counts, not ``now``."""
@@ -127,20 +134,27 @@ class SharedQuotas:
             return _read(reply, request_id, tier)
         except Exception as error:
             # Whatever the network, the store, the library or its reply have done wrong: it is
-            # not counted. Their texts can hold what was sent.
+            # not counted here. The store may have counted it, or do so when it wakes up.
+            if tier.parallel_requests is not None:
+                self._owe(_names(key_id)[1], request_id)
+            # Their texts can hold what was sent.
             raise QuotaStoreError(type(error).__name__) from None
 
     def release(self, key_id: str, request_id: str) -> None:
-        """Give the request's place back, soon."""
-        task = asyncio.get_running_loop().create_task(self._release(key_id, request_id))
-        self._releases.add(task)
-        task.add_done_callback(self._releases.discard)
+        """Give the request's place back, soon, or as soon as the store answers again."""
+        self._give_back([(_names(key_id)[1], request_id)])
 
     def sweep(self, now: float) -> None:
-        """Do nothing: the store forgets by itself."""
+        """Give back what the store did not answer for. The rest it forgets by itself."""
+        places = list(islice(self._owed, _AT_A_TIME))
+        for place in places:
+            del self._owed[place]
+        if places:
+            self._give_back(places)
 
     async def close(self) -> None:
         """Finish what is under way and disconnect."""
+        self.sweep(0.0)
         await asyncio.gather(*self._releases)
         await self._store.connection_pool.disconnect()
 
@@ -151,12 +165,28 @@ class SharedQuotas:
             # A store that was restarted. EVAL teaches it the script.
             return await self._store.eval(self._script, 2, *names, request_id, *numbers)
 
-    async def _release(self, key_id: str, request_id: str) -> None:
-        try:
+    def _give_back(self, places: list[tuple[str, str]]) -> None:
+        task = asyncio.get_running_loop().create_task(self._remove(places))
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+    async def _remove(self, places: list[tuple[str, str]]) -> None:
+        replies: list[Any] = [None] * len(places)
+        with suppress(Exception):  # the next admit is loud
             async with asyncio.timeout(_SECONDS):
-                await self._store.zrem(_names(key_id)[1], request_id)
-        except Exception:  # noqa: S110 - the lease gives the place back; the next admit is loud
-            pass
+                commands = self._store.pipeline(transaction=False)
+                for slots, request_id in places:
+                    commands.zrem(slots, request_id)
+                replies = await commands.execute(raise_on_error=False)
+        for place, reply in zip(places, replies, strict=False):
+            if not isinstance(reply, int):
+                self._owe(*place)
+
+    def _owe(self, slots: str, request_id: str) -> None:
+        """Try again later: its lease would keep the place from the key for an hour."""
+        self._owed[slots, request_id] = None
+        if len(self._owed) > _MOST_OWED:
+            del self._owed[next(iter(self._owed))]
 
 
 def _names(key_id: str) -> tuple[str, str]:
