@@ -100,7 +100,6 @@ def test_reading_ends_an_hour_behind_the_period(tmp_path: Path) -> None:
     log.now += timedelta(minutes=50)
     log.files.append([b"no record\n" for _number in range(3)])
     log.files[-1].insert(0, log.append({"event.action": "open"}))
-    log.files[-1].pop()
     folder = log.write(tmp_path)
     with closing(Log([folder])) as opened:
         reader = Reader(opened)
@@ -186,10 +185,45 @@ def test_a_hostile_record_does_nothing_to_the_terminal(tmp_path: Path) -> None:
     log.append({"event.action": "\x1b[31m", "llm.audit.x": "\x1b", "@timestamp": 7})
     log.append({"event.action": ["request"]})
     log.append({"event.action": "response", "event.duration": "1", "http.request.id": [1]})
+    log.append({"event.action": "resume", "llm.audit.\x1b]0;title\x07": 1})
     text = "\n".join(texts(log.write(tmp_path)))
     assert text.replace("\n", "").isprintable()
     assert "(no time)" in text
     assert ids(events(tmp_path, client=ipaddress.ip_network("10.0.0.0/8"))) == []
+
+
+def test_a_hostile_number_ends_nothing(tmp_path: Path) -> None:
+    log = ReferenceLog()
+    log.request("a", status=10**400)
+    log.response("a", duration=10**400)
+    folder = log.write(tmp_path)
+    assert "no response  app1" in texts(folder)[1]
+    assert sums_by(folder, "key")["app1",]["requests"] == 1
+    summed = Stats([])
+    for event in events(folder):
+        summed.add(event)
+    assert summed.groups()[0][1].durations.percentile(0.5) is not None
+
+
+def test_hostile_records_do_not_fill_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query, "_MOST_PENDING_BYTES", 2000)
+    log = ReferenceLog()
+    for name in "abcde":
+        log.request(name)
+    log.request("long", key="x" * 70_000)
+    log.request("e")
+    log.refusal(id="c", key="x" * 5000)
+    folder = log.write(tmp_path)
+    with closing(Log([folder])) as opened:
+        reader = Reader(opened)
+        found = ids(list(reader.events(Filter())))
+        assert reader.unreadable == 1
+    assert sorted(map(str, found)) == ["a", "b", "c", "c", "d", "e", "e"]
+    assert found.index("a") < found.index("c"), "given up before the end"
+    (group,) = [group for group in sums_by(folder, "key") if group[0] != "app1"]
+    assert group == ("x" * 1024,)
 
 
 def sums_by(folder: Path, *by: str) -> dict[tuple[str | None, ...], dict[str, t.Any]]:

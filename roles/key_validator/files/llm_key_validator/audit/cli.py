@@ -23,7 +23,7 @@ from ..bodies import SHAPES, BodyError, read_body
 from ..bodies.names import compile_globs
 from .chain import Position, fields_of, is_count, is_hex, position_of
 from .findings import Finding, Result
-from .query import Event, Filter, Joiner, Reader, render
+from .query import Event, Filter, Joiner, Reader, read_event, render
 from .reading import (
     Log,
     Progress,
@@ -422,7 +422,7 @@ def _end_of(log: Log) -> int:
 
 def _show_new(lines: list[bytes], joiner: Joiner, show: _Shower) -> None:
     for line in lines:
-        for event in joiner.take(Event(fields_of(line), line)):
+        for event in joiner.take(read_event(line)):
             show(event)
     if not lines:  # caught up: what has no response by now is worth a line of its own
         for event in joiner.waiting():

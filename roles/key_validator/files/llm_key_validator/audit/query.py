@@ -10,13 +10,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
-from .chain import fields_of
+from .chain import fields_of, is_count
 from .reading import Lines, Log, lines_backwards, printable
 
 Record = dict[str, object]
 
 # Requests that wait for their response, at most: memory stays bounded when responses are lost
 MOST_PENDING = 10_000
+# And bytes of them, some times what so many real ones have
+_MOST_PENDING_BYTES = 1 << 25
+# No record of ours comes near (records: texts of 1024 characters, twelve bytes for each at most)
+_LONGEST_RECORD = 1 << 16
 # How much longer than a period a response may come; the service gives up its slots by then
 SLACK = timedelta(hours=1)
 # Records that are read beyond what was asked for, to find the requests of responses
@@ -81,6 +85,7 @@ class Joiner:
 
     def __init__(self) -> None:
         self._pending: OrderedDict[str, Event] = OrderedDict()
+        self._pending_bytes = 0
         self._shown: set[str] = set()
 
     def take(self, event: Event) -> Iterator[Event]:
@@ -89,19 +94,30 @@ class Joiner:
         if request_id is None:
             yield event
         elif event.action == "request":
-            self._pending[request_id] = event
-            if len(self._pending) > MOST_PENDING:
-                yield self._pending.popitem(last=False)[1]
+            if request_id in self._pending:  # no two of ours have one id; none hides the other
+                yield self._forget(request_id)
+            self._wait_for(request_id, event)
+            while len(self._pending) > MOST_PENDING or self._pending_bytes > _MOST_PENDING_BYTES:
+                yield self._forget(next(iter(self._pending)))
         elif event.action == "response" and request_id in self._pending:
-            yield self._pending.pop(request_id).answered_by(event)
+            yield self._forget(request_id).answered_by(event)
         else:
             yield event
 
     def expect(self, event: Event) -> None:
         """Wait for the response to a request that was shown already."""
         if event.request_id is not None:
-            self._pending[event.request_id] = event
+            self._wait_for(event.request_id, event)
             self._shown.add(event.request_id)
+
+    def _wait_for(self, request_id: str, event: Event) -> None:
+        self._pending[request_id] = event
+        self._pending_bytes += len(event.line)
+
+    def _forget(self, request_id: str) -> Event:
+        event = self._pending.pop(request_id)
+        self._pending_bytes -= len(event.line)
+        return event
 
     def waiting(self) -> Iterator[Event]:
         """Yield the requests that have no response yet, each of them once."""
@@ -169,11 +185,11 @@ class Reader:
         """Yield the wanted events, each when its response was read; those without one last."""
         joiner = Joiner()
         for line in self._lines(wanted.since, wanted.until):
-            record = fields_of(line)
-            if not record:
+            event = read_event(line)
+            if not event.record:
                 self.unreadable += 1
                 continue
-            yield from filter(wanted.wants, joiner.take(Event(record, line)))
+            yield from filter(wanted.wants, joiner.take(event))
         yield from filter(wanted.wants, joiner.waiting())
 
     def _lines(self, since: datetime | None, until: datetime | None) -> Iterator[bytes]:
@@ -199,7 +215,7 @@ class Reader:
             beyond += enough
             if enough and (not waiting or beyond > _LOOK_BACK):
                 break
-            event = Event(fields_of(line), line)
+            event = read_event(line)
             if not event.record:
                 self.unreadable += not enough
             elif event.action == "request" and event.request_id in waiting:
@@ -214,6 +230,11 @@ class Reader:
     def _lines_backwards(self) -> Iterator[bytes]:
         for _file, stream in self._log.streams_backwards():
             yield from lines_backwards(stream)
+
+
+def read_event(line: bytes) -> Event:
+    """Return what a line holds; without a record when it holds none."""
+    return Event(fields_of(line) if len(line) <= _LONGEST_RECORD else {}, line)
 
 
 def render(event: Event, zone: tzinfo | None) -> str:
@@ -245,13 +266,13 @@ def _how(event: Event) -> str:
     if event.action == "refusal":
         return f"refused: {printable(event.get('event.reason'))}"
     duration = event.answer.get("event.duration")
-    return f"{duration / 1e6:,.1f} ms" if isinstance(duration, int) else "no response"
+    return f"{duration / 1e6:,.1f} ms" if is_count(duration) else "no response"
 
 
 def _own(record: Record) -> str:
     """Render a record about the log itself: its action and the fields that people ask for."""
     shown = [
-        f"{name.removeprefix('llm.audit.').replace('.', ' ')} {printable(value)[:16]}"
+        f"{printable(name).removeprefix('llm.audit.').replace('.', ' ')} {printable(value)[:16]}"
         for name, value in record.items()
         if name.startswith("llm.audit.") or name == "event.reason"
     ]

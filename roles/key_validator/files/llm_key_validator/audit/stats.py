@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from .chain import is_count
 from .query import Event
 
 # More groups than a person reads; further ones are summed up together.
 MOST_GROUPS = 10_000
 OTHERS = "(others)"
+# Names that are longer are cut: a record's own texts are not
+_LONGEST_NAME = 1024
 
 # Buckets for each doubling of the duration: a percentile is at most 2.2 % off
 _PER_DOUBLING = 16
@@ -89,7 +92,9 @@ class Stats:
 
     def _sums(self, event: Event) -> Sums:
         values = [event.get(name) for name in self._names]
-        group: Group = tuple(None if value is None else str(value) for value in values)
+        group: Group = tuple(
+            None if value is None else str(value)[:_LONGEST_NAME] for value in values
+        )
         if group not in self._groups and len(self._groups) >= MOST_GROUPS:
             group = (OTHERS,) * len(values)
         return self._groups.setdefault(group, Sums())
@@ -105,4 +110,4 @@ def _busy(item: tuple[Group, Sums]) -> tuple[int, int]:
 
 def _number(record: dict[str, object], name: str) -> int:
     value = record.get(name)
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if is_count(value) else 0
