@@ -108,6 +108,16 @@ def test_reading_ends_an_hour_behind_the_period(tmp_path: Path) -> None:
         assert reader.unreadable == 0
 
 
+def test_a_clock_that_was_ahead_hides_nothing(tmp_path: Path) -> None:
+    log = ReferenceLog()
+    log.now += timedelta(hours=2)
+    log.request("a")
+    log.open()
+    log.now = START
+    log.request("b")
+    assert ids(events(log.write(tmp_path), until=START + timedelta(minutes=1))) == ["b"]
+
+
 def test_lost_responses_do_not_fill_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query, "MOST_PENDING", 2)
     log = ReferenceLog()

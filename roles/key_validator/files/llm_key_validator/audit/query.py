@@ -200,8 +200,8 @@ class Reader:
             if since and os.fstat(stream.fileno()).st_mtime < (since - SLACK).timestamp():
                 continue  # the file ends before the period
             for block in Lines(stream).blocks():
-                if last is not None and block[0][_TIME_AT] > last:
-                    return
+                if last is not None and min(block[0][_TIME_AT], block[-1][_TIME_AT]) > last:
+                    continue  # not the end: a clock that was ahead is set back
                 yield from (line for line in block if line[_TIME_AT] >= first)
 
     def last_events(self, count: int) -> list[Event]:
