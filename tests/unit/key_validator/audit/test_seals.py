@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import typing as t
+from contextlib import suppress
 
 import pytest
 from llm_key_validator.audit.seals import (
@@ -206,6 +207,30 @@ def test_a_step_that_fails_anywhere_can_be_tried_again(torn: int) -> None:
                 key_file.replace(key_at(5))
             files.restart()
             assert key_file.load() == key_at(5)
+
+
+@pytest.mark.parametrize("fault", [Crash, lambda: OSError(5)])
+@pytest.mark.parametrize("torn", [0, 40, 1000])
+def test_power_lost_after_a_step_that_was_cut_short(
+    torn: int, fault: t.Callable[[], BaseException]
+) -> None:
+    """What the first attempt left may be read back, and yet not be on the disk."""
+    files, key_file = started()
+    key_file.replace(key_at(5))
+    for fail_at in range(len(files.calls)):
+        for crash_at in range(40):
+            files, key_file = started()
+            files.torn = torn
+            files.fault = lambda number, _name, at=fail_at: fault() if number == at else None
+            with pytest.raises((Crash, OSError)):
+                key_file.replace(key_at(5))
+            files.restart()
+            files.fault = lambda number, _name, at=crash_at: Crash() if number == at else None
+            with suppress(Crash):
+                key_file.load()
+                key_file.replace(key_at(5))
+            files.restart(power_lost=True)
+            assert key_file.load() in (key_at(4), key_at(5))
 
 
 def test_loading_ends_a_step_only_if_it_is_this_keys() -> None:

@@ -211,39 +211,42 @@ class KeyFile:
         else:
             if coming is None or coming != present.next():
                 return present
-        self._take_place()
+        self._take_place(coming)
         return coming
 
     def replace(self, key: SealKey) -> None:
         """Put ``key`` in the present one's place and erase that. May be tried again."""
-        # Written once only: after a failure further down, this may be the only copy.
+        # Made once only: after a failure further down, this may be the only copy.
         if self._read_next() != key:
-            descriptor = self._files.create_secret(self._next_path)
-            try:
-                self._write_all(descriptor, key.render())
-            finally:
-                self._files.close(descriptor)
-            self._files.sync_directory(self._directory)
-        self._take_place()
+            self._write(self._files.create_secret(self._next_path), key.render())
+        self._take_place(key)
 
-    def _take_place(self) -> None:
-        """Overwrite the old key, which a mere rename would leave on the disk."""
+    def _take_place(self, key: SealKey) -> None:
+        """Overwrite the old key, which a mere rename would leave on the disk.
+
+        First of all the next one is made durable, over itself: whoever wrote it may have been
+        killed before the fsync, or had it fail, behind which the kernel may drop what it reads.
+        """
+        self._write(self._files.open_secret(self._next_path), key.render())
+        self._files.sync_directory(self._directory)
         try:
             descriptor = self._files.open_secret(self._path)
         except FileNotFoundError:
             pass
         else:
-            try:
-                self._write_all(descriptor, bytes(self._files.status(descriptor).size))
-            finally:
-                self._files.close(descriptor)
+            self._write(descriptor, None)
         self._files.rename(self._next_path, self._path)
         self._files.sync_directory(self._directory)
 
-    def _write_all(self, descriptor: int, data: bytes) -> None:
-        while data:
-            data = data[self._files.write(descriptor, data) :]
-        self._files.sync(descriptor)
+    def _write(self, descriptor: int, data: bytes | None) -> None:
+        """Write durably, and close; None: zeros over all that is there."""
+        try:
+            rest = bytes(self._files.status(descriptor).size) if data is None else data
+            while rest:
+                rest = rest[self._files.write(descriptor, rest) :]
+            self._files.sync(descriptor)
+        finally:
+            self._files.close(descriptor)
 
     def _read_next(self) -> SealKey | None:
         try:
