@@ -115,6 +115,22 @@ def test_power_lost_at_any_call(tmp_path: Path, torn: int) -> None:
         check_after(desk, tmp_path, fsync=True)
 
 
+def test_power_lost_after_a_crash_during_a_rotation(tmp_path: Path) -> None:
+    """The one who made the names was killed before they were durable: the next one sees to it."""
+    desk = Desk(fsync=True, at_once=False)
+    desk.log.open()
+    desk.append("a")
+    desk.run_jobs()
+    desk.log.rotate()
+    desk.memory.restart()
+    desk = Desk(desk.memory, fsync=True)
+    desk.log.open()
+    desk.append("b")
+    desk.memory.restart(power_lost=True)
+    assert desk.names() == ["a", "b"]
+    assert judged(desk.memory, tmp_path)[1] == []
+
+
 @pytest.mark.parametrize("torn", [0, 250, 10_000])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("fsync", [False, True])

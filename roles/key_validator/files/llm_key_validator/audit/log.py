@@ -605,7 +605,8 @@ class AuditLog:
             self._repair(file, tail)
             self._begin(file)
         self._sealer.load(expected)
-        self._started = True
+        # The names as well: whoever made them may have been killed before they were durable.
+        self._started = self._folder_changed = True
         return file
 
     def _repair(self, file: LogFile, tail: Tail) -> None:
