@@ -225,6 +225,45 @@ def test_a_key_step_that_fails_is_made_later(tmp_path: Path) -> None:
     assert whole(desk, tmp_path)
 
 
+@pytest.mark.parametrize("behind", [1, 3])
+def test_a_disk_that_is_full_at_the_start_does_not_end_the_seals(
+    tmp_path: Path, behind: int
+) -> None:
+    desk = opened(seal_records=1)
+    for number in range(3):
+        desk.append(str(number))
+    key = FIRST
+    for _unused in range(3 - behind):
+        key = key.next()
+    desk.memory.put(f"{STATE}/seal.json", key.render())
+    desk.memory.restart()
+    desk = Desk(desk.memory, seal_records=1)
+    failing(desk, "create_secret", "write")
+    desk.log.open()
+    assert not desk.metrics.sealed
+    assert desk.said("audit_key_step_failed")
+    healed(desk)
+    desk.second()  # the file
+    desk.second()  # the key
+    assert desk.metrics.sealed
+    assert desk.log.head.epoch == 3
+    desk.append("x")
+    assert desk.actions()[-1] == "seal"
+    assert whole(desk, tmp_path)
+
+
+def test_a_clock_that_is_set_back_puts_no_seal_off(tmp_path: Path) -> None:
+    desk = opened(seal_seconds=10)
+    desk.append("a")
+    desk.now -= 3600
+    desk.second()
+    assert desk.actions()[-1] == "seal"
+    desk.append("b")
+    desk.second()
+    assert desk.actions()[-1] == "request"
+    assert whole(desk, tmp_path)
+
+
 def test_without_a_key_the_log_goes_on_unsealed(tmp_path: Path) -> None:
     desk = opened(MemoryFiles(), sealed=False, seal_records=2)
     desk.append("a", "b", "c")

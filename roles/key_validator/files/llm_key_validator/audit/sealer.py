@@ -62,8 +62,6 @@ class Sealer:
         try:
             found = self._key_file.load()
             key = catch_up(found, expected)
-            if key != found:
-                self._key_file.replace(key)
         except (SealError, OSError) as error:
             problem = str(error) if isinstance(error, SealError) else type(error).__name__
             self._journal.say(Level.WARNING, "audit_unsealed", problem=problem)
@@ -74,6 +72,16 @@ class Sealer:
         self._stepped = key.epoch - found.epoch
         self._metrics.sealed, self._metrics.epoch = True, key.epoch
         self._report(key, expected or Expected(key.key_id, 0))
+        if expected is not None and key != found:
+            self._catch_up_on_disk(found, key, expected)
+
+    def _catch_up_on_disk(self, found: SealKey, key: SealKey, expected: Expected) -> None:
+        try:
+            self._key_file.replace(key)
+        except OSError as error:
+            # The last step is owed, as behind any seal: a disk that is full now has room again.
+            self._key = catch_up(found, expected._replace(epoch=key.epoch - 1, seal=None))
+            self._step_failed(error)
 
     def _report(self, key: SealKey, expected: Expected) -> None:
         if key.key_id != expected.key_id:
@@ -116,7 +124,9 @@ class Sealer:
 
     def due_by_time(self) -> bool:
         """Say whether the epoch has lasted long enough. One without records goes on."""
-        over = self._clock() - self._sealed_at >= self._seconds
+        lasted = self._clock() - self._sealed_at
+        # Below 0: a clock that is set back must not put the seal off.
+        over = not 0 <= lasted < self._seconds
         return over and self._since > 0 and self.ready()
 
     def count(self, records: int) -> None:
@@ -163,9 +173,12 @@ class Sealer:
                 self._key, self.step = key, Step.NONE
                 self._metrics.sealed, self._metrics.epoch = True, key.epoch
                 return
-            if self._metrics.sealed:  # once, not at each attempt
-                problem = type(error).__name__
-                self._journal.say(Level.ERROR, "audit_key_step_failed", problem=problem)
-            self.step, self._metrics.sealed = Step.OWED, False
+            self._step_failed(error)
 
         return lambda: self._key_file.replace(key), done
+
+    def _step_failed(self, error: BaseException) -> None:
+        if self._metrics.sealed:  # once, not at each attempt
+            problem = type(error).__name__
+            self._journal.say(Level.ERROR, "audit_key_step_failed", problem=problem)
+        self.step, self._metrics.sealed = Step.OWED, False
