@@ -131,6 +131,44 @@ def test_power_lost_after_a_crash_during_a_rotation(tmp_path: Path) -> None:
     assert judged(desk.memory, tmp_path)[1] == []
 
 
+def test_power_lost_after_an_end_during_a_rotation(tmp_path: Path) -> None:
+    desk = Desk(fsync=True, at_once=False)
+    desk.log.open()
+    desk.append("a")
+    desk.run_jobs()
+    desk.log.rotate()
+    desk.append("b")
+    desk.log.close()
+    assert desk.answers == {"a": True, "b": True}
+    desk.memory.restart(power_lost=True)
+    assert desk.names() == ["a", "b"]
+
+
+@pytest.mark.parametrize("no_new_file", [False, True])
+def test_power_lost_after_a_failed_fsync(tmp_path: Path, no_new_file: bool) -> None:
+    """The file's own fsync had succeeded: what was cut off it afterwards must stay away."""
+    desk = Desk(fsync=True)
+    desk.log.open()
+    desk.append("a")
+    desk.memory.restart()
+    desk = Desk(desk.memory, fsync=True)
+    desk.memory.fault = lambda _number, name: OSError(5, "") if name == "sync_directory" else None
+    desk.log.open()
+    calls = desk.memory.calls
+    desk.memory.fault = lambda _number, name: (
+        OSError(5, "") if no_new_file and name == "open_log" and "rename" in calls else None
+    )
+    desk.second()
+    assert "rename" in calls
+    desk.memory.fault = lambda _number, _name: None
+    desk.second()
+    desk.append("b")
+    assert desk.answers == {"b": True}
+    desk.memory.restart(power_lost=True)
+    assert desk.names() == ["a", "b"]
+    assert judged(desk.memory, tmp_path)[1] == []
+
+
 @pytest.mark.parametrize("torn", [0, 250, 10_000])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("fsync", [False, True])

@@ -286,6 +286,7 @@ class AuditLog:
         try:
             file.write(b"".join(batch.lines))
             file.sync()
+            self._folder.sync()  # the thread that shall do it may be at it still
         except OSError as error:
             self._lose_file(error)
             self._send_elsewhere(records)
@@ -585,7 +586,8 @@ class AuditLog:
             batch = self._batch(self._preamble(), preamble=True)
             file.write(b"".join(batch.lines))
         except OSError:
-            file.close()
+            if file not in self._retired:
+                file.close()
             raise
         self._file = file
         return batch
@@ -649,7 +651,8 @@ class AuditLog:
         else:
             name = self._folder.set_aside(file, self._head.sequence)
             self._previous_file = name if ours else self._previous_file
-        file.close()
+        # What was cut off must not be there again after a power failure.
+        self._retired.append(file)
         self._identity = None
         fresh = self._folder.open_active()
         self._begin(fresh)
