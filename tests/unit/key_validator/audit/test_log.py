@@ -719,6 +719,20 @@ def test_another_sink_alone_is_enough(tmp_path: Path, fsync: bool) -> None:
     assert wrong[0].startswith("records 3 to 5 are missing")
 
 
+def test_a_start_knows_nothing_of_what_only_another_sink_took(tmp_path: Path) -> None:
+    """As docs/audit-log.md says: the disk that could tell is the one that failed."""
+    sink = ListSink()
+    desk = opened(sinks=[sink])
+    failing(desk, "write")
+    desk.append("a")
+    desk = reopened(desk, sinks=[sink])
+    desk.append("b")
+    assert desk.names() == ["b"]
+    assert whole(desk, tmp_path)
+    taken = [json.loads(line)["event.sequence"] for line in sink.lines]
+    assert taken == [1, 2, 2, 3]
+
+
 def test_no_sink_at_all_refuses(tmp_path: Path) -> None:
     sinks = [ListSink(), ListSink("syslog")]
     desk = opened(sinks=sinks)
