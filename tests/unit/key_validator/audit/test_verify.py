@@ -11,8 +11,10 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from llm_key_validator.audit import seal_check
 from llm_key_validator.audit.chain import Position
 from llm_key_validator.audit.findings import Finding, Level, Result
+from llm_key_validator.audit.seals import next_key
 from llm_key_validator.audit.verify import Wanted, verify
 
 from .reference_log import FIRST_KEY, KEY_ID, ReferenceLog, example
@@ -377,6 +379,28 @@ def test_wrong_seals(tmp_path: Path, changes: dict[str, t.Any], problem: str) ->
     result, found = checked(log.write(tmp_path), keys=KEYS)
     assert result.verdict == "broken"
     assert problem in breaks(found)[0].text
+
+
+@pytest.mark.parametrize("claims", [[90, 0] * 20, list(range(90, 1800, 90))])
+def test_claims_of_far_epochs_take_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claims: list[int]
+) -> None:
+    steps = 0
+
+    def counted(key: bytes) -> bytes:
+        nonlocal steps
+        steps += 1
+        return next_key(key)
+
+    monkeypatch.setattr(seal_check, "_MOST_STEPS", 100)
+    monkeypatch.setattr(seal_check, "next_key", counted)
+    log = ReferenceLog()
+    for epoch in claims:
+        log.seal(**{"llm.audit.seal.epoch": epoch})
+    result, found = checked(log.write(tmp_path), keys=KEYS)
+    assert result.verdict == "broken"
+    assert any(one.text.endswith("is too far to check") for one in found)
+    assert steps <= 100
 
 
 def test_a_key_that_was_not_given(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from .seals import next_key, seal_mac
 
 Fields = Mapping[str, object]
 
-# Steps from a first key that are worth their time (about a minute); a forger may claim any epoch
+# Steps from a first key that are worth their time (about a minute), over the whole log: a forger
+# may claim any epoch, and another one in each seal
 _MOST_STEPS = 50_000_000
 
 
@@ -27,13 +28,15 @@ class _Keys:
     def __init__(self, first: bytes) -> None:
         self._first = first
         self._epoch, self._key = 0, first
+        self._steps_left = _MOST_STEPS
 
     def key(self, epoch: int) -> bytes | None:
         """Return an epoch's key; None when it is too far to get there."""
         if epoch < self._epoch:
             self._epoch, self._key = 0, self._first
-        if epoch - self._epoch > _MOST_STEPS:
+        if epoch - self._epoch > self._steps_left:
             return None
+        self._steps_left -= epoch - self._epoch
         while self._epoch < epoch:
             self._key = next_key(self._key)
             self._epoch += 1
