@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -115,6 +116,29 @@ def clients() -> Path:
         )  # fmt: skip
 
     return _cached("clients", key_of(lock.read_text(), platform.machine()), build)
+
+
+def sslyze() -> Path:
+    """The Python of an environment with sslyze, whose pins are not the tools'."""
+    lock = Path(__file__).with_name("sslyze.lock")
+
+    def build(result: Path) -> None:
+        run([sys.executable, "-m", "venv", result])
+        # Its programs name the folder in which it is built; Python finds its packages all the same.
+        run(
+            [
+                result / "bin/python",
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--require-hashes",
+                "-r",
+                lock,
+            ]
+        )
+
+    return _cached("sslyze", key_of(lock.read_text(), sys.version), build) / "bin/python"
 
 
 def build(*wanted: Callable[[], object]) -> None:

@@ -14,15 +14,17 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.lab import playbook
+from tests.lab import artifacts, playbook
 from tests.lab.certificates import DAY, Authority, now
 from tests.lab.hosts import STATE
 from tests.lab.link import Door
+from tests.lab.steps import ROOT
 
 PKI = STATE / "molecule/pki/mtls"
 NEW_PKI = STATE / "molecule/pki/mtls-new"
@@ -143,6 +145,64 @@ def test_the_bundle_opens(tmp_path):
     assert "BEGIN PRIVATE KEY" in done.stdout
 
 
+# What testssl.sh finds at MEDIUM or above, and why it stays.
+TESTSSL_KNOWN = {
+    "cert_revocation": "certificates of an internal CA name nobody to ask; their period is short",
+    "cipher_order": "Mozilla's profile leaves the choice to the client, all ciphers being good",
+}
+# All but the client simulations and the list of each cipher
+TESTSSL_PARTS = ["-p", "-s", "-f", "-P", "-S", "-h", "-U"]
+TESTSSL = """
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+apt-get -qq install -y --no-install-recommends testssl.sh bsdextrautils
+"""
+
+
+def testssl(lab, gateway, asker):
+    """What testssl.sh says of a gateway, asked from the host that has it."""
+    report = f"/root/{gateway.name}.json"
+    done = lab.run(
+        asker, "testssl", "--quiet", "--warnings", "off", "--color", "0", "--ip", gateway.address,
+        "--add-ca", "/root/lab-ca.crt", *TESTSSL_PARTS, "--jsonfile", report,
+        f"https://{gateway.server_name}:443",
+    )  # fmt: skip
+    text = lab.run(asker, "cat", report).stdout
+    assert text, done.stdout + done.stderr
+    return json.loads(text)
+
+
+def test_tls_as_testssl_grades_it(gateways, lab):
+    """Debian 12's testssl.sh gives no grades: Debian 13's is asked, about both hosts."""
+    asker = gateways[-1].name
+    lab.run(asker, "sh", "-euc", f"({TESTSSL}) >/dev/null 2>&1", check=True)
+    ca = (PKI / "ca.crt").read_text()
+    lab.run(asker, "sh", "-c", "cat >/root/lab-ca.crt", stdin=ca, check=True)
+    with ThreadPoolExecutor() as pool:
+        reports = list(pool.map(lambda gateway: testssl(lab, gateway, asker), gateways))
+    for report in reports:
+        grades = [one["finding"] for one in report if one["id"] == "overall_grade"]
+        assert grades == ["A+"], report
+        severe = {
+            one["id"]: one["finding"]
+            for one in report
+            if one["severity"] in {"MEDIUM", "HIGH", "CRITICAL"} and one["id"] not in TESTSSL_KNOWN
+        }
+        assert severe == {}
+
+
+def test_tls_as_sslyze_holds_it_against_mozillas_profile(gateways):
+    """Version 5.7 of it, the newest that sslyze knows; ours is 6.0."""
+    program = ROOT / "tests/lab/sslyze_check.py"
+    servers = [f"{gateway.server_name}={gateway.address}" for gateway in gateways]
+    done = subprocess.run(
+        [artifacts.sslyze(), program, "intermediate", PKI / "ca.crt", *servers],
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {gateway.server_name: {} for gateway in gateways}
+
+
 def refused(message, **variables):
     run = playbook.harden("mtls", "--diff", harden_roles=["pki"], **variables)
     assert run.code != 0
@@ -239,6 +299,36 @@ def load(gateways, contexts):
         over.set()
         for thread in threads:
             thread.join()
+
+
+def test_an_llm_server_on_another_machine(gateways, lab):
+    """Debian 12's gateway has Debian 13's for its LLM server, and shows it a certificate."""
+    near, far = gateways
+    for name in ("client.crt", "client.key"):
+        text = (PKI / "clients/batch" / name).read_text()
+        keep = f"umask 077; cat >/etc/llm-gateway/pki/backend-{name}"
+        lab.run(near.name, "sh", "-c", keep, stdin=text, check=True)
+    run = playbook.harden(
+        near.name,
+        "--tags=key_validator_configure,gateway_configure",
+        harden_roles=["key_validator", "gateway"],
+        gateway_backend=f"{far.address}:443",
+        gateway_backend_tls=True,
+        gateway_backend_name=far.server_name,
+        gateway_backend_ca="/etc/llm-gateway/pki/ca.crt",
+        gateway_backend_certificate="/etc/llm-gateway/pki/backend-client.crt",
+        gateway_backend_certificate_key="/etc/llm-gateway/pki/backend-client.key",
+    )
+    assert run.code == 0, run.ending
+    for path in ("/api/version", "/api/tags"):
+        with door(near, shown("app" if path == "/api/version" else "batch")).open() as link:
+            link.request("GET", path)
+            with link.getresponse() as answer:
+                text = answer.read().decode()
+                assert answer.status == 200, (path, text)
+    assert [one["name"] for one in json.loads(text)["models"]] == ["tiny:latest"]
+    assert audited(far)["user.id"] == "batch"
+    assert audited(far)["url.path"] == "/api/tags"
 
 
 def test_revocation_and_new_server_certificates_under_load(gateways):

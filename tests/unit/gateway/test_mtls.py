@@ -341,7 +341,7 @@ def test_lists_that_have_expired_or_are_missing_refuse_everybody(
     try:
         for text, reason, words in (
             (issuing.crl(end=now() - DAY) + root.crl(), "crl_expired", "has expired"),
-            (issuing.crl(), "crl_missing", "no list of revoked"),
+            (issuing.crl(), "certificate_refused", "list of revoked certificates is missing"),
         ):
             gate.crl_file.write_text(text)
             gate.reload()
