@@ -57,7 +57,7 @@ def _lint(words: list[str]) -> list[list[str]]:
 
 
 def _unit(words: list[str]) -> list[list[str]]:
-    return [["pytest", *(words or ["tests/unit"])]]
+    return [["pytest", *(words or ["--numprocesses=2", "tests/unit"])]]
 
 
 def _kernel(words: list[str]) -> list[list[str]]:
@@ -119,7 +119,7 @@ def _one(command: list[str], log: int, *, show: bool) -> int:
 
 def _checks() -> list[Outcome]:
     """What needs no hosts, one after the other: the scenarios have the other core."""
-    names = ("lint", "unit", "kernel", "sanity")
+    names = ("lint", "unit", "kernel", "sanity", "floor")
     return [_run(name, lambda name=name: PARTS[name]([])) for name in names]
 
 
@@ -138,7 +138,7 @@ def everything() -> list[Outcome]:
             checks = pool.submit(_checks)
             hosts = pool.submit(_scenarios, scenarios.names())
             outcomes = checks.result() + hosts.result()
-        return [*outcomes, _run("floor", lambda: floor.commands([]))]
+        return [*outcomes, _run("floor on hosts", floor.commands_on_hosts)]
     finally:
         _remove_hosts()
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The oldest supported ansible-core (2.19, which runs on Python 3.11) against a hardened host.
+"""The oldest supported ansible-core (2.19, which runs on Python 3.11): unit tests, and hosts.
 
 The scenario `api_key` has just been hardened by the newest ansible-core: the floor must find
-nothing to change there. The unit tests run under it as well.
+nothing to change there.
 """
 
 from __future__ import annotations
@@ -54,17 +54,23 @@ def environment(python: str) -> Path:
 
 
 def commands(words: list[str]) -> list[list[str]]:
-    """Unit tests, then the check on the hardened hosts."""
+    """The unit tests."""
+    tests = words or ["--numprocesses=2", "tests/unit"]
+    return _with_floor("-m", "pytest", "-p", "no:cacheprovider", *tests)
+
+
+def commands_on_hosts() -> list[list[str]]:
+    """The check on the hardened hosts."""
+    return _with_floor("-m", "tests.parts.floor")
+
+
+def _with_floor(*words: str) -> list[list[str]]:
     if sys.version_info[:2] == (3, 11):
         return [["echo", "The tools themselves run on the floor's Python; nothing more to test."]]
     python = find_python()
     if python is None:
         return [["echo", f"No Python {PYTHON} on this machine: the floor was NOT tested here."]]
-    interpreter = str(environment(python) / "bin/python")
-    return [
-        [interpreter, "-m", "pytest", "-p", "no:cacheprovider", *(words or ["tests/unit"])],
-        [interpreter, "-m", "tests.parts.floor"],
-    ]
+    return [[str(environment(python) / "bin/python"), *words]]
 
 
 def check_hardened(inventory: Path, group: str) -> None:
