@@ -98,7 +98,8 @@ def _input(policy: Policy) -> Iterator[str]:
     if policy.drops_rest:
         yield "# Nothing else comes in but replies, ICMP (path MTU, neighbours) and DHCPv6 answers."
         yield "ct state established,related accept"
-        yield "meta l4proto { icmp, ipv6-icmp } accept"
+        # ICMP of both IP versions, by number: a small host has no /etc/protocols for names.
+        yield "meta l4proto { 1, 58 } accept"
         yield "ip6 saddr fe80::/10 udp dport 546 accept"
 
 
