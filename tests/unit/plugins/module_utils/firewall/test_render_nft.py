@@ -86,3 +86,17 @@ def test_replies_of_the_llm_server_pass():
     )  # fmt: skip
     # Of an established connection nobody knows who began it: both may be.
     assert judge(ruleset, reply, "output").verdict is Verdict.MAYBE
+
+
+def test_a_host_without_names_of_protocols_takes_them():
+    """Debian without netbase has no /etc/protocols."""
+    script = "mount --bind /dev/null /etc/protocols; nft -f - && nft list ruleset"
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", "sh", "-euc", script],
+        input=render_nft(Policy((), (), None, drops_rest=True)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "l4proto { 1, 58 }" in done.stdout
