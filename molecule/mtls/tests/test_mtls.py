@@ -203,6 +203,16 @@ def test_tls_as_sslyze_holds_it_against_mozillas_profile(gateways):
     assert json.loads(done.stdout) == {gateway.server_name: {} for gateway in gateways}
 
 
+def test_the_post_quantum_group_where_openssl_has_it(gateways, lab):
+    groups = []
+    for gateway in gateways:
+        words = ["-connect", f"{gateway.address}:443", "-servername", gateway.server_name, "-brief"]
+        done = lab.run(gateway.name, "openssl", "s_client", *words, stdin="")
+        assert "Protocol version: TLSv1.3" in done.stdout + done.stderr
+        groups.append("X25519MLKEM768" in done.stdout + done.stderr)
+    assert groups == [False, True]
+
+
 def refused(message, **variables):
     run = playbook.harden("mtls", "--diff", harden_roles=["pki"], **variables)
     assert run.code != 0
@@ -273,7 +283,7 @@ def test_modes(mode, gateways, keys, tls):
 
 
 @contextmanager
-def load(gateways, contexts):
+def load(gateways, contexts, requests=REQUESTS):
     """Requests on new connections, by each of these clients, while the block runs."""
     seen = Counter()
     over = threading.Event()
@@ -293,7 +303,7 @@ def load(gateways, contexts):
     try:
         yield seen
         deadline = time.monotonic() + 60
-        while sum(seen.values()) < REQUESTS and time.monotonic() < deadline:
+        while sum(seen.values()) < requests and time.monotonic() < deadline:
             time.sleep(0.1)
     finally:
         over.set()
@@ -360,6 +370,23 @@ def test_revocation_and_new_server_certificates_under_load(gateways):
         assert audited(gateway)["event.reason"] == "certificate_revoked"
         assert door(gateway, app).certificate()["serialNumber"] != serial
         assert status(gateway, app) == 200
+
+
+def test_clients_are_rotated_while_their_old_certificates_go_on(gateways):
+    foretold = playbook.play("rotate", "--check", rotate="server", rotate_hosts="mtls")
+    assert foretold.code == 0, foretold.ending
+    assert "a new one was asked for" in foretold.text
+    served = [door(gateway, shown("app")).certificate()["serialNumber"] for gateway in gateways]
+    old = shown("app")
+    before = (PKI / "clients/app/client.crt").read_text()
+    with load(gateways, [old], requests=200) as seen:
+        run = playbook.play("rotate", rotate="clients", rotate_hosts="mtls")
+        assert run.code == 0, run.ending
+    assert set(seen) == {200}, seen
+    assert (PKI / "clients/app/client.crt").read_text() != before
+    for gateway, serial in zip(gateways, served, strict=True):
+        assert status(gateway, shown("app")) == status(gateway, old) == 200
+        assert door(gateway, old).certificate()["serialNumber"] == serial, "only foretold"
 
 
 def test_another_ca_under_load(gateways):
