@@ -137,6 +137,9 @@ def test_clients_are_revoked_by_name_and_number(made: Control) -> None:
     assert {one.serial_number for one in crl} == numbers
     assert "certificate revoked" in made.verified()
     assert " changed=0 " in made.run(**revoked)
+    assert " changed=0 " in made.run(), "what variables forget stays revoked"
+    assert "certificate revoked" in made.verified()
+    (made.pki / "issuing.crl").unlink()
     assert " failed=0 " in made.run()
     assert made.verified().endswith(": OK\n")
 
