@@ -98,7 +98,7 @@ class Joiner:
                 yield self._forget(request_id)
             self._wait_for(request_id, event)
             while len(self._pending) > MOST_PENDING or self._pending_bytes > _MOST_PENDING_BYTES:
-                yield self._forget(next(iter(self._pending)))
+                yield self._forget(next(iter(self._pending), ""))
         elif event.action == "response" and request_id in self._pending:
             yield self._forget(request_id).answered_by(event)
         else:
