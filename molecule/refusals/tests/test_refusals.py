@@ -16,12 +16,14 @@ GOOD_KEY = {"id": "app", "sha256": "0" * 64, "owner": "app"}
 CLIENT = {"id": "client", "certificate_sha256": ["a" * 64, "b" * 64], "owner": "client"}
 
 
-def assert_refused(message, *words, **variables):
-    run = playbook.harden("refusals", *words, **variables)
+HOSTS = ("refusals-d12", "refusals-d13")
+
+
+def assert_refused(message, *, hosts=HOSTS, **variables):
+    run = playbook.harden(",".join(hosts), **variables)
     assert run.code != 0
     assert re.search(message, run.text), run.ending
-    refused = Counts(changed=0, failed=1)
-    assert run.hosts == {"refusals-d12": refused, "refusals-d13": refused}, run.ending
+    assert run.hosts == dict.fromkeys(hosts, Counts(changed=0, failed=1)), run.ending
 
 
 ROLES = ("ollama", "pki", "key_validator", "gateway", "firewall")
@@ -32,7 +34,7 @@ def test_check_mode_on_the_fresh_host_changes_nothing(lab):
     assert run.code == 0, run.ending
     assert len(run.changed) == 2
     assert all(run.changed.values()), run.ending
-    for name in ("refusals-d12", "refusals-d13"):
+    for name in HOSTS:
         looked = lab.run(name, "ls", "/etc/nginx", "/etc/llm-gateway", "/etc/llm-key-validator")
         assert looked.stdout == ""
         assert "HOST=0.0.0.0" in lab.run(name, "cat", "/etc/systemd/system/ollama.service").stdout
@@ -97,7 +99,8 @@ def test_bad_input_of_the_last_role_stops_the_first_one(variables, message):
 )  # fmt: skip
 def test_bad_variable(variables, message):
     role = next(name for name in ROLES if next(iter(variables)).startswith(name))
-    assert_refused(message, harden_roles=[role], **variables)
+    # Which release the host has, the checks of variables do not ask.
+    assert_refused(message, hosts=HOSTS[1:], harden_roles=[role], **variables)
 
 
 def test_nothing_to_harden():
@@ -107,7 +110,7 @@ def test_nothing_to_harden():
 
 
 def on_both(lab, *command, stdin=""):
-    for name in ("refusals-d12", "refusals-d13"):
+    for name in HOSTS:
         lab.run(name, *command, stdin=stdin, check=True)
 
 
