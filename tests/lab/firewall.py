@@ -75,6 +75,15 @@ def reach(lab: Lab, by: str, targets: Targets, user: str = "root") -> list[str]:
     return json.loads(done.stdout)
 
 
+def wait_until_open(lab: Lab, by: str, target: tuple[str, int]) -> None:
+    """Give another firewall the time to load its rules."""
+    for _attempt in range(30):
+        if reach(lab, by, [target]) == ["open"]:
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"{target} does not open for {by}")
+
+
 @contextmanager
 def listening(lab: Lab, on: str, targets: Targets) -> Iterator[None]:
     """Have somebody answer on these addresses of a host, as root."""
@@ -142,7 +151,8 @@ def shell_everywhere(lab: Lab, hosts: Sequence[str], script: str) -> None:
 def installed(lab: Lab, hosts: Sequence[str], package: str, script: str) -> Iterator[None]:
     """Have another firewall on the hosts, set up by a script, and nothing of it afterwards."""
     quietly = "DEBIAN_FRONTEND=noninteractive apt-get -qq"
-    install = f"apt-get -qq update; {quietly} install -y --no-install-recommends {package}"
+    # netbase: names of protocols, which a small host does not have and firewalld wants
+    install = f"apt-get -qq update; {quietly} install -y --no-install-recommends netbase {package}"
     try:
         shell_everywhere(lab, hosts, f"({install}) >/dev/null 2>&1; {script}")
         yield
