@@ -159,7 +159,7 @@ apt-get -qq install -y --no-install-recommends testssl.sh bsdextrautils
 """
 
 
-def testssl(lab, gateway, asker):
+def report_of_testssl(lab, gateway, asker):
     """What testssl.sh says of a gateway, asked from the host that has it."""
     report = f"/root/{gateway.name}.json"
     done = lab.run(
@@ -179,7 +179,7 @@ def test_tls_as_testssl_grades_it(gateways, lab):
     ca = (PKI / "ca.crt").read_text()
     lab.run(asker, "sh", "-c", "cat >/root/lab-ca.crt", stdin=ca, check=True)
     with ThreadPoolExecutor() as pool:
-        reports = list(pool.map(lambda gateway: testssl(lab, gateway, asker), gateways))
+        reports = list(pool.map(lambda gateway: report_of_testssl(lab, gateway, asker), gateways))
     for report in reports:
         grades = [one["finding"] for one in report if one["id"] == "overall_grade"]
         assert grades == ["A+"], report
