@@ -176,6 +176,17 @@ def test_bad_input_changes_nothing(
     assert made.snapshot() == before
 
 
+def test_passphrases_of_clients_are_not_shown(made: Control) -> None:
+    secret = "a client's secret"
+    desk = {"name": "desk", "pkcs12_passphrase": secret}
+    said = made.run("-vv", pki_clients=[{"name": "app", "names": ["app.test"]}, desk])
+    assert " failed=0 " in said, said
+    assert (made.pki / "clients/desk/client.p12").exists()
+    refused = made.run("-vv", pki_clients=[{"name": "Desk", "pkcs12_passphrase": secret}])
+    assert "pki_clients needs for each client" in refused
+    assert secret not in said + refused
+
+
 def test_files_that_do_not_belong_together(made: Control) -> None:
     issuing = made.pki / "issuing.crt"
     kept = issuing.read_text()
