@@ -144,6 +144,29 @@ def test_clients_are_revoked_by_name_and_number(made: Control) -> None:
     assert made.verified().endswith(": OK\n")
 
 
+def test_what_the_ca_before_it_issued_is_revoked_too(made: Control) -> None:
+    (kept,) = made.pki.glob("issued/app@*")
+    number = int(kept.stem.partition("@")[2], 16)
+    change = {
+        "pki_ca_directory": str(made.folder / "next"),
+        "pki_previous_ca_directory": str(made.pki),
+        "pki_revoked": ["app"],
+    }
+    key = (made.pki / "issuing.key").rename(made.folder / "safe.key")
+    said = made.run(**change)
+    assert "issuing.key is needed to revoke" in said, said
+    assert " changed=0 " in said, said
+    key.rename(made.pki / "issuing.key")
+    said = made.run(**change)
+    assert " failed=0 " in said, said
+    crl = x509.load_pem_x509_crl((made.pki / "issuing.crl").read_bytes())
+    assert number in {one.serial_number for one in crl}
+    assert "certificate revoked" in made.verified()
+    said = made.run(**change)
+    assert " changed=0 " in said, said
+    (made.pki / "issuing.crl").unlink()
+
+
 def test_the_next_certificate_leaves_the_one_before_it(made: Control) -> None:
     folder = made.pki / "clients/app"
     before = (folder / "client.crt").read_text()
