@@ -28,7 +28,11 @@ Network = t.Union[ipaddress.IPv4Network, ipaddress.IPv6Network]  # noqa: UP007
 # Where clouds answer with a machine's credentials, and all that is link-local with them.
 METADATA: tuple[Network, ...] = (
     ipaddress.ip_network("169.254.0.0/16"),
-    ipaddress.ip_network("fd00:ec2::254/128"),
+    ipaddress.ip_network("100.100.100.200/32"),  # Alibaba Cloud
+    ipaddress.ip_network("fd00:ec2::254/128"),  # AWS
+    ipaddress.ip_network("fd20:ce::254/128"),  # Google Cloud
+    ipaddress.ip_network("fd00:c1::a9fe:a9fe/128"),  # Oracle Cloud
+    ipaddress.ip_network("fd00:42::42/128"),  # Scaleway
     ipaddress.ip_network("fe80::/10"),
 )
 _PROTOCOLS = ("tcp", "udp")

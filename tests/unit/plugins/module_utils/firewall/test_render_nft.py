@@ -69,13 +69,15 @@ def test_a_window_opens_the_network_and_not_the_metadata():
     window = "nft add element inet llm_hardening pull_window '{ 997 timeout 60s }' &&"
 
     def verdict(ruleset, target):
-        packet = Packet.tcp("192.0.2.1", target, 443, out_interface="eth0", user_id=997)
+        source = "2001:db8::1" if ":" in target else "192.0.2.1"
+        packet = Packet.tcp(source, target, 443, out_interface="eth0", user_id=997)
         return judge(ruleset, packet, "output").verdict
 
     closed, opened = loaded(policy), loaded(policy, window)
     assert verdict(closed, "198.51.100.1") is Verdict.DROP
     assert verdict(opened, "198.51.100.1") is Verdict.ACCEPT
-    assert verdict(opened, "169.254.169.254") is Verdict.DROP
+    for clouds in ("169.254.169.254", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254"):
+        assert verdict(opened, clouds) is Verdict.DROP
 
 
 def test_replies_of_the_llm_server_pass():
