@@ -356,7 +356,11 @@ def _go_back(machine: Machine) -> None:
 
 
 def _disarm(machine: Machine) -> None:
-    machine.must("systemctl", "stop", f"{TIMER}.timer")
+    """Stop the timer, and what it may have started a moment ago. Raises FirewallError."""
+    # The status says nothing: either may be gone by now.
+    machine.run(["systemctl", "stop", f"{TIMER}.timer", f"{TIMER}.service"], "")
+    if pending(machine):
+        raise FirewallError(f"{TIMER}.timer could not be stopped")
 
 
 def apply(machine: Machine, backend: Backend, files: Files, seconds: int) -> None:
@@ -389,8 +393,8 @@ def confirm(machine: Machine, backend: Backend, other: Backend, files: Files) ->
 
     Raises FirewallError when other rules are in force by now: the timer was faster.
     """
-    if pending(machine):
-        _disarm(machine)
+    # Also a timer that is over: its service may not have loaded the old rules yet.
+    _disarm(machine)
     if backend.live() != backend.listed(files):
         raise FirewallError(
             "the run did not come back in time under the new rules, and "
@@ -404,8 +408,7 @@ def confirm(machine: Machine, backend: Backend, other: Backend, files: Files) ->
 
 def absent(machine: Machine, backends: Sequence[Backend]) -> None:
     """Take our rules away, those in force and those kept."""
-    if pending(machine):
-        _disarm(machine)
+    _disarm(machine)
     for backend in backends:
         if backend.installed() and backend.live():
             _unload(machine, backend)

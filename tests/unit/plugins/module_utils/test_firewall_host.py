@@ -129,6 +129,24 @@ def test_confirming_after_the_timer_is_an_error(machine, backend):
     assert firewall_host.kept(machine, backend) == {}
 
 
+def test_what_the_timer_has_just_started_is_stopped_before_the_rules_are_kept(machine, backend):
+    files = backend.render(policy())
+    firewall_host.apply(machine, backend, files, 60)
+    machine.timer = None
+    seen, run = [], machine.run
+
+    def watch(command, stdin):
+        seen.append([*command])
+        return run(command, stdin)
+
+    machine.run = watch
+    firewall_host.confirm(machine, backend, backend, files)
+    stopped = next(place for place, words in enumerate(seen) if words[:2] == ["systemctl", "stop"])
+    compared = next(place for place, words in enumerate(seen) if words[0] == "nft")
+    assert "llm-firewall-rollback.service" in seen[stopped]
+    assert stopped < compared
+
+
 @each_kind
 def test_a_syntax_error_changes_nothing(machine, backend):
     firewall_host.apply(machine, backend, backend.render(policy()), 60)
