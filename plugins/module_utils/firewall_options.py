@@ -53,7 +53,12 @@ BACKEND: dict[str, t.Any] = {
 
 
 def user_number(name: str) -> int | None:
-    """Look a user's number up on this host; None when there is no such user."""
+    """Look a user's number up on this host; None when there is no such user.
+
+    A number is taken as it is.
+    """
+    if name.isascii() and name.isdigit():
+        return int(name)
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:

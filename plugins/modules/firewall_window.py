@@ -31,7 +31,8 @@ extends_documentation_fragment:
   - llmsec.hardening.attributes
 attributes:
   check_mode:
-    support: full
+    support: partial
+    details: Changes nothing, and does not say whether it would.
   diff_mode:
     support: none
   platform:

@@ -294,7 +294,7 @@ def load(gateways, contexts, requests=REQUESTS):
                 seen[status(gateway, context)] += 1
             except OSError as error:
                 seen[repr(error)] += 1
-            time.sleep(0.05)
+            time.sleep(0.02)
 
     pairs = [(gateway, context) for gateway in gateways for context in contexts]
     threads = [threading.Thread(target=keep_asking, args=pair) for pair in pairs]

@@ -13,6 +13,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall_connecti
     places,
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall_host import Machine
+from ansible_collections.llmsec.hardening.plugins.module_utils.firewall_options import user_number
 
 ADDRESSES = [
     {"ifname": "eth0", "addr_info": [{"local": "192.0.2.20"}, {"local": "192.0.2.21"}]},
@@ -63,3 +64,10 @@ def test_without_ssh_there_is_none(machine):
 
 def test_one_address_of_each_version(machine):
     assert places(machine) == [Place("192.0.2.20", "eth0"), Place("2001:db8::20", "eth1")]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("root", 0), ("33", 33), ("no-such-user", None), ("\u0663", None)]
+)
+def test_users_by_name_or_number(name, number):
+    assert user_number(name) == number
