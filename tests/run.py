@@ -57,7 +57,7 @@ def _lint(words: list[str]) -> list[list[str]]:
 
 
 def _unit(words: list[str]) -> list[list[str]]:
-    return [["pytest", *(words or ["--numprocesses=2", "tests/unit"])]]
+    return [["pytest", *(words or ["tests/unit"])]]
 
 
 def _kernel(words: list[str]) -> list[list[str]]:

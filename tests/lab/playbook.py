@@ -13,7 +13,7 @@ from tests.lab.hosts import STATE
 from tests.lab.steps import ROOT
 
 INVENTORY = STATE / "molecule/inventory"
-TIMEOUT = 300  # seconds
+TIMEOUT = 600  # seconds
 
 _RECAP = re.compile(
     r"^([\w-]+) +: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+) ", re.MULTILINE

@@ -56,7 +56,7 @@ def environment(python: str) -> Path:
 def commands(words: list[str]) -> list[list[str]]:
     """The unit tests of plugins. Roles are run on hosts, and the key validator is a host's."""
     roles = [f"--ignore=tests/unit/{name}" for name in ("gateway", "key_validator", "pki")]
-    tests = words or ["--numprocesses=2", *roles, "tests/unit"]
+    tests = words or [*roles, "tests/unit"]
     return _with_floor("-m", "pytest", "-p", "no:cacheprovider", *tests)
 
 
