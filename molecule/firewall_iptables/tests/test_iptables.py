@@ -49,9 +49,9 @@ def test_the_llm_server_gets_out_in_a_window_only(gateway, lab):
     assert firewall.reach(lab, gateway.name, outside, "ollama") == ["refused"] * 2
     assert firewall.reach(lab, gateway.name, [("127.0.0.1", 22)], "ollama") == ["open"]
     window = {"user": "ollama"}
-    firewall.module(gateway.name, "firewall_window", state="open", seconds=20, **window)
+    firewall.module(gateway.name, "firewall_window", state="open", seconds=40, **window)
     assert firewall.reach(lab, gateway.name, outside, "ollama") == ["open"] * 2
-    time.sleep(21)
+    time.sleep(41)
     assert firewall.reach(lab, gateway.name, outside, "ollama") == ["refused"] * 2
     firewall.module(gateway.name, "firewall_window", state="open", seconds=2000, **window)
     assert firewall.module(gateway.name, "firewall_window", state="closed", **window)["changed"]
@@ -71,11 +71,11 @@ def test_a_control_node_that_dies_leaves_the_old_rules(gateways, lab):
     policy = {"guards": [{"port": 9999, "title": "never confirmed"}]}
     for gateway in gateways:
         result = firewall.module(
-            gateway.name, "firewall_ruleset", backend="iptables", policy=policy, confirm_within=8
+            gateway.name, "firewall_ruleset", backend="iptables", policy=policy, confirm_within=20
         )
         assert result["armed"] is True
         assert "never confirmed" in "".join(rules(lab, gateway))
-    time.sleep(12)
+    time.sleep(25)
     assert [rules(lab, gateway) for gateway in gateways] == before
 
 

@@ -85,7 +85,7 @@ def test_not_to_the_metadata_address_either_in_a_window(gateway, lab):
     try:
         assert firewall.reach(lab, gateway.name, [(METADATA, 22)]) == ["open"]
         opened = firewall.module(
-            gateway.name, "firewall_window", state="open", user="ollama", seconds=60
+            gateway.name, "firewall_window", state="open", user="ollama", seconds=300
         )
         assert opened["changed"]
         answers = firewall.reach(lab, gateway.name, [(METADATA, 22), outside], "ollama")
@@ -99,7 +99,7 @@ def test_not_to_the_metadata_address_either_in_a_window(gateway, lab):
 
 def test_a_window_closes_by_itself(gateway, lab):
     outside = [(lab.addresses()["app-server"][0], 22)]
-    firewall.module(gateway.name, "firewall_window", state="open", user="ollama", seconds=20)
+    firewall.module(gateway.name, "firewall_window", state="open", user="ollama", seconds=40)
     assert firewall.reach(lab, gateway.name, outside, "ollama") == ["open"]
-    lab.run(gateway.name, "sleep", "21")
+    lab.run(gateway.name, "sleep", "41")
     assert firewall.reach(lab, gateway.name, outside, "ollama") == ["refused"]

@@ -72,12 +72,12 @@ def unconfirmed(gateways):
             gateway.name,
             "firewall_ruleset",
             policy={"guards": [{"port": 9999, "title": "never confirmed"}]},
-            confirm_within=8,
+            confirm_within=20,
         )
         for gateway in gateways
     }
     during = {gateway.name: rules(gateway) for gateway in gateways}
-    time.sleep(12)
+    time.sleep(25)
     return before, armed, during
 
 
