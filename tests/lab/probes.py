@@ -113,6 +113,8 @@ def flood(target: Target) -> Seen:
     text = f"{limited} of {FLOOD} refused with 429" if limited else f"{FLOOD} of {FLOOD} answered"
     if not any(answers):
         text = "no answer"
+    elif set(answers) == {403}:
+        text = f"{FLOOD} of {FLOOD} refused with 403"
     # Who shows no certificate is refused before anything is counted.
     good = limited > 0 or target.mode in {"mtls", "both"}
     return Seen(FLOOD_TITLE, text, good and 200 not in answers)
