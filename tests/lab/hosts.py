@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,15 +44,24 @@ def _allow_many_hosts() -> None:
         limit.write_text(str(INOTIFY_INSTANCES))
 
 
+def _mac_address(v4: str) -> str:
+    """The host's own hardware address: a reboot keeps it, so that neighbours' caches stay true."""
+    return ":".join(["02", "00", *(f"{byte:02x}" for byte in ipaddress.ip_address(v4).packed)])
+
+
 @dataclass(frozen=True)
 class Host:
-    """One host of a lab: a Debian release ("12", "13"), groups, names for the lab's DNS, mounts."""
+    """One host of a lab: a Debian release ("12", "13"), groups, names for the lab's DNS, mounts.
+
+    `open_ollama` says that it begins with an open Ollama instead of bare.
+    """
 
     name: str
     debian: str = "12"
     groups: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     mounts: tuple[tuple[Path, str], ...] = ()
+    open_ollama: bool = False
 
 
 @dataclass
@@ -62,6 +72,8 @@ class Lab:
     hosts: list[Host]
     variables: dict[str, Any] = field(default_factory=dict)
     inventory_directory: Path | None = None
+    # Name of the image of an open Ollama's host, by Debian release
+    open_image: Callable[[str], str] = artifacts.image
 
     @property
     def network(self) -> str:
@@ -76,8 +88,10 @@ class Lab:
 
     def up(self) -> None:
         """Boot what is missing; hosts that run are left as they are."""
-        releases = sorted({host.debian for host in self.hosts})
-        images = {debian: artifacts.image(debian) for debian in releases}
+        images = {
+            host: (self.open_image if host.open_ollama else artifacts.image)(host.debian)
+            for host in self.hosts
+        }
         if not self._places_file.exists():
             self.down()  # what an interrupted run left has no addresses that anybody remembers
         with step(f"Booting {len(self.hosts)} hosts of the lab `{self.name}`"):
@@ -85,7 +99,8 @@ class Lab:
             self._network_up()
             self._key()
             with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda host: self._host_up(host, images[host.debian]), self.hosts))
+                list(pool.map(lambda host: self._host_up(host, images[host]), self.hosts))
+            self._deliver_multicast()
             self._write_names()
         self._write_inventory(self.addresses())
 
@@ -151,6 +166,12 @@ class Lab:
         if inspect("network", self.network) is None:
             podman("network", "create", "--ipv6", self.network)
 
+    def _deliver_multicast(self) -> None:
+        """Have the bridge deliver all multicast: IPv6 finds its neighbours with it, and a bridge
+        that keeps lists of who listens forgets hosts that rebooted."""
+        bridge = inspect("network", self.network)["network_interface"]
+        Path(f"/sys/class/net/{bridge}/bridge/multicast_snooping").write_text("0")
+
     @property
     def _ssh(self) -> Path:
         return STATE / self.name / "ssh"
@@ -184,7 +205,8 @@ class Lab:
             done = podman(
                 "run", "--detach", "--systemd=always", "--privileged", f"--name={name}",
                 f"--hostname={host.name}", f"--network={self.network}", f"--ip={v4}",
-                f"--ip6={v6}", *aliases, *mounts, image, "/sbin/init", check=False,
+                f"--ip6={v6}", f"--mac-address={_mac_address(v4)}", *aliases, *mounts, image,
+                "/sbin/init", check=False,
             )  # fmt: skip
             if done.returncode == 0:
                 return

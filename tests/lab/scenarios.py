@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 from functools import partial
 
-from tests.lab import artifacts
+from tests.lab import artifacts, open_image
 from tests.lab.hosts import STATE, Host, Lab
 from tests.lab.podman import remove_containers
 from tests.lab.steps import ROOT, put
@@ -30,6 +30,11 @@ def gateway_names(scenario: str) -> list[str]:
     return [f"{scenario.replace('_', '-')}-d{debian}" for debian in artifacts.SUITES]
 
 
+def _wants_open_ollama(scenario: str) -> bool:
+    """Whether it prepares its hosts with open_ollama.yml, which an image has done already."""
+    return "open_ollama.yml" in (ROOT / "molecule" / scenario / "prepare.yml").read_text()
+
+
 def server_name(host: str) -> str:
     """By which name clients call the gateway on this host; the lab's DNS knows it."""
     return f"{host}.llm.example.com"
@@ -47,7 +52,13 @@ def neighbours() -> list[Host]:
 def lab() -> Lab:
     """The lab of all scenarios. Host `<scenario>-d12` is Debian 12, `<scenario>-d13` Debian 13."""
     gateways = [
-        Host(host, debian, groups=(name, "llm_hosts"), aliases=(server_name(host),))
+        Host(
+            host,
+            debian,
+            groups=(name, "llm_hosts"),
+            aliases=(server_name(host),),
+            open_ollama=_wants_open_ollama(name),
+        )
         for name in names()
         for host, debian in zip(gateway_names(name), artifacts.SUITES, strict=True)
     ]
@@ -58,13 +69,15 @@ def lab() -> Lab:
         "lab_server_name": "{{ inventory_hostname }}.llm.example.com",
         "lab_state": "{{ inventory_dir }}/..",
     }
-    return Lab("molecule", neighbours() + gateways, variables=variables)
+    hosts = neighbours() + gateways
+    return Lab("molecule", hosts, variables=variables, open_image=open_image.name)
 
 
 def up() -> Lab:
     """Build what is missing, side by side, and boot the hosts."""
     images = [partial(artifacts.image, debian) for debian in artifacts.SUITES]
     artifacts.build(artifacts.ollama, artifacts.model, artifacts.clients, *images)
+    open_image.build()
     booted = lab()
     booted.up()
     _write_variables(booted)
