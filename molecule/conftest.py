@@ -98,13 +98,13 @@ def gateway(request: pytest.FixtureRequest, lab: Lab, scenario: str) -> Gateway:
 @pytest.fixture(scope="session")
 def gateways(lab: Lab, scenario: str) -> list[Gateway]:
     """All of the scenario's gateways, for a test that runs a playbook over them at once."""
-    return [_gateway(lab, scenario, name) for name in scenarios.gateway_names(scenario)]
+    return [_gateway(lab, scenario, name) for name in scenarios.gateways(scenario)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each test that asks for `gateway` runs on both Debian releases."""
+    """Each test that asks for `gateway` runs on each of the scenario's hosts."""
     if "gateway" in metafunc.fixturenames:
-        names = scenarios.gateway_names(_scenario(metafunc.definition.path))
+        names = list(scenarios.gateways(_scenario(metafunc.definition.path)))
         metafunc.parametrize("gateway", names, indirect=True, scope="session")
 
 

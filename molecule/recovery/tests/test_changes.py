@@ -110,9 +110,9 @@ def test_a_limit_is_changed(gateways, doors, keys):
         with running_streams(gateways, doors, keys["app"]):
             harden_gateway(gateway_limit_per_key={"rate": "1r/m", "burst": 0})
             # The stream's own request was this minute's, unless it was slow to come here.
-            assert [statuses(door, 2)[1] for door in doors.values()] == [429, 429]
+            assert [statuses(door, 2)[1] for door in doors.values()] == [429] * len(doors)
             harden_gateway(gateway_limit_per_key=None)
-            assert [statuses(door, 3) for door in doors.values()] == [[200] * 3] * 2
+            assert [statuses(door, 3) for door in doors.values()] == [[200] * 3] * len(doors)
     finally:
         harden_gateway()
     assert restarts(gateways, "nginx.service") == masters
