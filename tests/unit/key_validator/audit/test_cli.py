@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import typing as t
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -304,6 +305,15 @@ def test_the_script_without_its_package_says_so(tmp_path: Path) -> None:
     assert done.stderr == ("llm-audit: its package is not installed: run the role key_validator\n")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell's background jobs ignore interrupts, and so would what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_closed_pipe_and_an_interrupt_end_it_quietly(log: Path) -> None:
     pipe = subprocess.PIPE
     with start("tail", "-f", log, stdout=pipe, stderr=pipe) as following:
