@@ -281,7 +281,13 @@ def test_ten_thousand_requests_and_everything_goes_wrong(ask, audit, disk, load)
 
     def rotate():
         unit = "llm-key-validator.service"
-        audit.shell(f"systemctl kill --kill-whom=main --signal=USR1 {unit} || true")
+        audit.shell(
+            # A process that does not listen to the signal yet would end.
+            f"for n in $(seq 50); do systemctl --quiet is-active {unit} && break; sleep 0.1; done;"
+            f"systemctl kill --kill-whom=main --signal=USR1 {unit} || true"
+        )
+        before = len(audit.rotated())
+        wait_until(lambda: len(audit.rotated()) > before, 2)
 
     def full_disk():
         disk.fill()
