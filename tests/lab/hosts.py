@@ -89,8 +89,8 @@ class Lab:
     def up(self) -> None:
         """Boot what is missing; hosts that run are left as they are."""
         images = {
-            host: (self.open_image if host.open_ollama else artifacts.image)(host.debian)
-            for host in self.hosts
+            (debian, opened): (self.open_image if opened else artifacts.image)(debian)
+            for debian, opened in sorted({(host.debian, host.open_ollama) for host in self.hosts})
         }
         if not self._places_file.exists():
             self.down()  # what an interrupted run left has no addresses that anybody remembers
@@ -99,7 +99,8 @@ class Lab:
             self._network_up()
             self._key()
             with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda host: self._host_up(host, images[host]), self.hosts))
+                wanted = [images[host.debian, host.open_ollama] for host in self.hosts]
+                list(pool.map(self._host_up, self.hosts, wanted))
             self._deliver_multicast()
             self._write_names()
         self._write_inventory(self.addresses())
