@@ -70,7 +70,7 @@ def test_nginx_refuses_the_configuration(gateways, doors, keys, foreign):
     try:
         run = harden_gateway(gateway_max_body_size="3m")
         assert run.code == 0, run.ending
-        assert [max_body_size(gateway) for gateway in gateways] == ["3m", "3m"]
+        assert {max_body_size(gateway) for gateway in gateways} == {"3m"}
     finally:
         run = harden_gateway()
     assert run.changed == dict.fromkeys(doors, 1), run.ending
@@ -83,7 +83,7 @@ def test_nginx_refuses_at_the_reload_only(gateways, doors, keys, foreign):
     for gateway in gateways:
         gateway.host.check_output("systemctl reload nginx.service")
     foreign(zone.format("$request_uri"))
-    assert [gateway.host.run("nginx -t").rc for gateway in gateways] == [0, 0]
+    assert {gateway.host.run("nginx -t").rc for gateway in gateways} == {0}
 
     before = [nginx_files(gateway) for gateway in gateways]
     with link.asking(doors, keys["app"]) as seen:
@@ -123,7 +123,7 @@ def test_ollama_does_not_live_in_the_sandbox(gateways, doors, keys):
 
 @pytest.fixture
 def mismatched(doors, tmp_path):
-    """A good certificate for both gateways, and the key of another one."""
+    """A good certificate for each gateway, and the key of another one."""
     key, other = (ec.generate_private_key(ec.SECP256R1()) for _unused in range(2))
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "provided")])
     names = x509.SubjectAlternativeName([x509.DNSName(one.server_name) for one in doors.values()])
