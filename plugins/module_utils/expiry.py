@@ -71,17 +71,18 @@ def expiry_findings(
     blocks = pem_blocks(text) if text is not None else []
     if not blocks:
         why = "there is no such file" if text is None else "no certificate or list is in it"
-        yield not_measured(f"certificates.{path}", title, why, _REMEDY)
+        yield not_measured(f"certificates.{path}", "tls", title, why, _REMEDY)
     for number, (kind, pem) in enumerate(blocks, 1):
         place = f"certificates.{path}.{number}"
         try:
             printed = ask(kind, pem)
             left = days_left(printed, now)
         except ValueError as exc:
-            yield not_measured(place, title, exc, _REMEDY)
+            yield not_measured(place, "tls", title, exc, _REMEDY)
             continue
         yield finding(
             place,
+            "tls",
             f"the {_WORDS[kind]} {_name(printed)} in {path} is good for {least_days} days more",
             "high" if left <= 0 else "medium",
             "pass" if left >= least_days else "fail",

@@ -60,6 +60,7 @@ findings:
   elements: dict
   contains:
     id: {description: Stable name of the check., type: str}
+    control: {description: The control that it is about., type: str}
     title: {description: What must hold., type: str}
     severity: {description: "V(high) for what has expired or cannot be read.", type: str}
     result: {description: "V(pass), V(fail), or V(error) for what was not measured.", type: str}
