@@ -230,7 +230,8 @@ def up_and_harden(words: list[str]) -> int:
     target = Target(hosts, v4, v6, SERVER_NAME, CA_ON_HOSTS, key, MODEL, mode, CERTIFICATE_ON_HOSTS)
     before = attack_before(hosts, target, words)
     with step("Hardening it: ansible-playbook -i .lab/inventory llmsec.hardening.harden"):
-        playbook("llmsec.hardening.harden", *words)
+        # The assessment comes next, with a report.
+        playbook("llmsec.hardening.harden", *words, "-e", "harden_assess=false")
     with step("Assessing it again"):
         assess("after", words)
     write_description(hosts, key, mode)

@@ -6,6 +6,7 @@ Several at once, as long as they are in different places: an assessment takes it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -97,10 +98,11 @@ class Sabotage:
     undo: str = "true"
     also: dict[str, str] = field(default_factory=dict, hash=False)
 
-    def script(self, key: str) -> str:
-        """The lines that break a host. `key` is a good API key of its own."""
+    def script(self, key: str, head: int) -> str:
+        """The lines that break a host. `key` is a good API key of its own, `head` the sequence
+        number of the record up to which the control node knows its log."""
         apply = self.apply or PLACES[self.place].apply
-        return f"{_NAMES}KEY={key}\n{self.lines}\n{apply}"
+        return f"{_NAMES}KEY={key} HEAD={head}\n{self.lines}\n{apply}"
 
     def restore(self) -> str:
         """The lines that put the host back."""
@@ -158,12 +160,13 @@ def broken(lab: Lab, host: str, batch: Iterable[Sabotage], key: str) -> Iterator
     # The log is put back as it was, so what is known of its end must be as well.
     head = AUDIT / host / "head.json"
     noted = head.read_text()
+    sequence = json.loads(noted)["sequence"]
     paths = " ".join(path for one in batch for path in PLACES[one.place].paths)
     keep = f"rm -rf {KEPT}; mkdir {KEPT}; cp -a --parents {paths} {KEPT} 2>/dev/null || true"
     lab.run(host, "sh", "-c", keep, check=True)
     try:
         for one in batch:
-            done = lab.run(host, "sh", "-c", one.script(key))
+            done = lab.run(host, "sh", "-c", one.script(key, sequence))
             assert done.returncode == 0, f"{one.id}: {done.stderr}"
         yield
     finally:
