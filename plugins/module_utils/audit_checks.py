@@ -122,6 +122,11 @@ _DEBUG = re.compile(
 # Longer than any text in a record (llm_key_validator/audit/records.py)
 _LONGEST = 1100
 _SINKS = {"journald": "/run/systemd/journal/socket", "syslog": "/dev/log"}
+# Programs that leave less of a file
+_EMPTIES = re.compile(
+    r"\b(?:rm|mv|truncate|shred|unlink|logrotate|tee|dd|install|sed +-\S*i|cp +/dev/null)\b"
+    r"|-delete\b"
+)
 # What may come while a file is put aside
 _OVERSHOOT = 1 << 22
 
@@ -435,15 +440,26 @@ def space_finding(
 
 def rotation_finding(config: Config, size: int, folder: str, texts: Mapping[str, str]) -> Finding:
     """Return whether files are put aside by size, and nobody else's settings (texts) touch them."""
-    problems = []
     most = int(_number(config, "audit_max_file_bytes", 100 * 1024 * 1024))
-    if size > most + _OVERSHOOT:
-        problems.append(f"the file has {size} bytes, and should be put aside at {most}")
-    for path, text in texts.items():
-        lines = [line.split("#", 1)[0] for line in text.splitlines()]
-        if any(folder in line or _matches(line, folder) for line in lines):
-            problems.append(f"{path} touches the log's files")
-    return ROTATION.judged(problems, expected=f"at {most} bytes", found=f"at {most} bytes")
+    touching = [
+        f"{path} touches the log's files"
+        for path, text in texts.items()
+        if any(_touches(path, line.split("#", 1)[0], folder) for line in text.splitlines())
+    ]
+    grown = f"the file has {size} bytes, and should be put aside at {most}"
+    return ROTATION.judged(
+        touching + ([grown] if size > most + _OVERSHOOT else []), expected=f"at {most} bytes",
+        found=f"at {most} bytes", severity="high" if touching else "",
+    )  # fmt: skip
+
+
+def _touches(path: str, line: str, folder: str) -> bool:
+    """Tell whether a line of somebody's settings may empty, move or remove files of the log."""
+    if folder not in line and not _matches(line, folder):
+        return False
+    # What cron starts may be a backup.
+    writes = re.search(rf">\s*[\"']?{re.escape(folder)}", line)
+    return "cron" not in path or bool(writes or _EMPTIES.search(line))
 
 
 def _matches(line: str, folder: str) -> bool:

@@ -21,7 +21,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.unread import Unr
 
 __all__ = (
     "ENGINES", "Allowed", "Host", "Listener", "Private", "SocketUnit", "Wanted",
-    "is_loopback", "judge", "parse_units", "with_commands",
+    "is_loopback", "judge", "parse_units", "to_ask", "with_commands",
 )  # fmt: skip
 
 # Process names of LLM servers: whichever of them listens in public is open to everybody.
@@ -136,7 +136,9 @@ class SocketUnit:
 class Host:
     """What was read. Without `owners_known`, processes of other users were not seen.
 
-    `hidden` says why some of other namespaces may be missing.
+    `hidden` says why some of other namespaces may be missing. `relays` are the command lines of
+    running programs that pass connections on, `answering` the (address, port) of listeners behind
+    which the LLM server was heard.
     """
 
     listeners: Sequence[Listener] | Unread
@@ -145,6 +147,8 @@ class Host:
     translations: Sequence[Translation] | Unread
     elsewhere: Sequence[Listener] | Unread
     hidden: str = ""
+    relays: Sequence[str] = ()
+    answering: frozenset[tuple[str, int]] = frozenset()
 
 
 def is_loopback(address: str) -> bool:
@@ -305,10 +309,9 @@ def _server(wanted: Wanted, host: Host) -> Finding:
 
 def _names_private(wanted: Wanted, command: str, own_port: int = 0) -> bool:
     """Tell whether a command line names a private port as a number of its own."""
-    return any(
-        re.search(rf"(?<![0-9.]){port}(?![0-9.])", command)
-        for port in wanted.private_ports - {own_port}
-    )
+    # Docker's leads to a port of a container's own, where only a second LLM server is one of ours.
+    ours = {wanted.server.port} if "docker-proxy" in command else wanted.private_ports
+    return any(re.search(rf"(?<![0-9.]){port}(?![0-9.])", command) for port in ours - {own_port})
 
 
 def _relay(wanted: Wanted, host: Host) -> Finding:
@@ -316,10 +319,31 @@ def _relay(wanted: Wanted, host: Host) -> Finding:
         "listeners.relay", "loopback", "no public listener passes requests on to a private port",
         "critical", _STOP,
     )  # fmt: skip
-    return _judged_listeners(
-        subject, host, lambda each: _names_private(wanted, each.command, each.port),
-        "no command line of a public listener names a private port",
+    # A tunnel to the outside, or one over UDP, has no listener here.
+    tunnels = [each for each in host.relays if _names_private(wanted, each)]
+    expected = "none that names a private port, or answers as the LLM server"
+    finding = _judged_listeners(
+        subject, host,
+        lambda each: _names_private(wanted, each.command, each.port)
+        or (each.address, each.port) in host.answering,
+        expected,
     )  # fmt: skip
+    if finding["result"] == "fail" or not tunnels:
+        return finding
+    return subject.judged(tunnels, expected=expected, found="")
+
+
+def to_ask(wanted: Wanted, listeners: Sequence[Listener]) -> list[Listener]:
+    """Return the public listeners that nobody expects, and that may be relays.
+
+    What the gateway listens on is judged by its configuration.
+    """
+    return [
+        each
+        for each in listeners
+        if each.public and not _is_allowed(wanted, each) and not _is_server(wanted, each)
+        and not each.is_of(wanted.gateway_units)
+    ]  # fmt: skip
 
 
 def _is_allowed(wanted: Wanted, listener: Listener) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import typing as t
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -45,6 +46,15 @@ __all__ = ("read_host",)
 Holders = Mapping[int, Sequence[Holder]]
 
 _UNIT_FACTS = "Id,Listen,ActiveState,UnitFileState,Triggers,WantedBy,RequiredBy"
+# Programs that pass connections on, as the kernel names them (15 characters). What they serve is
+# in their command lines.
+_RELAYS = frozenset(
+    {
+        "autossh", "bore", "chisel", "cloudflared", "frpc", "gost", "nc",
+        "nc.openbsd", "nc.traditional", "ncat", "ngrok", "rathole", "redir", "rinetd",
+        "simpleproxy", "socat", "ssh", "stunnel", "systemd-socket-",
+    }
+)  # fmt: skip
 _MOST_COMMAND = 4096  # bytes of a command line that are looked at
 
 
@@ -65,6 +75,7 @@ def read_host(machine: Machine, *, is_root: bool, proc: str = "/proc") -> Host:
         here, is_root,
         shown if isinstance(shown, Unread) else _or_unread(lambda: _socket_units(machine, shown)),
         _or_unread(lambda: _translations(machine, is_root)), elsewhere, reader.hidden,
+        reader.relays(),
     )  # fmt: skip
 
 
@@ -134,6 +145,18 @@ class _Sockets:
         holders = ProcReader(self._proc).holders(inodes)
         others = [each for table in tables for each in self._join(table, holders)]
         return self._join(here, holders), why or others
+
+    def relays(self) -> list[str]:
+        """Return the command lines of programs that pass connections on."""
+        found = []
+        for folder in self._proc.glob("[0-9]*"):
+            with suppress(OSError):
+                name = (folder / "comm").read_text(errors="replace").rstrip("\n")
+                command = self._command(int(folder.name)) if name in _RELAYS else ""
+                # ssh as a client reaches nobody else's in but by a reverse tunnel.
+                if command and (name != "ssh" or re.search(r" -[A-Za-z]*R", command)):
+                    found.append(command.strip())
+        return found
 
     def _elsewhere(self) -> list[list[KernelSocket]]:
         """Return the tables of the other network namespaces (network_namespaces(7)).

@@ -34,10 +34,12 @@ __all__ = ("SEARCH_PATHS", "Budget", "Hit", "Search", "describe", "keys_in", "se
 SEARCH_PATHS = (
     "/etc/llm-key-validator", "/etc/nginx", "/etc/llm-gateway", "/etc/systemd/system",
     "/etc/default", "/etc/environment", "/etc/profile", "/etc/profile.d", "/etc/cron.d",
-    "/etc/crontab", "/var/spool/cron",
-    "/root/.*", "/root/*", "/root/.config", "/home/*/.*", "/home/*/*", "/home/*/.config",
-    "/opt/*.env", "/opt/.env", "/opt/*/.env", "/opt/*/*.env", "/opt/*/*.y*ml", "/opt/*/*.json",
-    "/srv/*.env", "/srv/*/.env", "/srv/*/*.env",
+    "/etc/crontab", "/var/spool/cron", "/usr/local/lib/systemd", "/usr/lib/systemd/system",
+    "/root/.*", "/root/*", "/root/.config", "/root/*/*", "/home/*/.*", "/home/*/*",
+    "/home/*/.config", "/home/*/*/*",
+    "/opt/*", "/opt/.env", "/opt/*/*", "/opt/*/*/*", "/srv/*", "/srv/*/*", "/srv/*/*/*",
+    "/usr/local/bin/*", "/usr/local/etc", "/var/www/*", "/var/www/*/*", "/etc",
+    "/var/lib/docker/containers/*/*.json",
     "/tmp", "/var/tmp", "/run", "/var/log",  # noqa: S108 - they are read, not written
 )  # fmt: skip
 

@@ -14,6 +14,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ansible_collections.llmsec.hardening.plugins.module_utils.service_loopholes import (
+    PRELOADS,
+    changed_lines,
+    loopholes,
+    powerful,
+    preloads,
+    program,
+)
 from ansible_collections.llmsec.hardening.plugins.module_utils.service_versions import (
     Packages,
     packages_finding,
@@ -29,18 +37,27 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.systemd_units imp
     holds,
     in_force,
     parse_fragments,
+    parse_unit,
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.unread import Unread
 
 __all__ = ("Expected", "Facts", "Files", "Process", "judge", "parse_show", "slug")
 
+# Each of these alone lets the service at other files, devices, networks or rights.
 _HIGH = frozenset(
     {
-        "CapabilityBoundingSet", "IPAddressAllow", "IPAddressDeny", "NoNewPrivileges",
-        "ProtectSystem", "SocketBindDeny", "SystemCallFilter",
+        "AmbientCapabilities", "BindPaths", "CapabilityBoundingSet", "DeviceAllow", "DevicePolicy",
+        "ExecPaths", "IPAddressAllow", "IPAddressDeny", "NoExecPaths", "NoNewPrivileges",
+        "PrivateDevices", "PrivateTmp", "PrivateUsers", "ProtectControlGroups", "ProtectHome",
+        "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc", "ProtectSystem",
+        "ReadWritePaths", "RestrictAddressFamilies", "RestrictNamespaces", "RestrictSUIDSGID",
+        "SocketBindDeny", "SystemCallArchitectures", "SystemCallFilter",
     }
 )  # fmt: skip
+# What a server's unit starts: program, and what stands behind it.
+_PROGRAMS = {"ollama": ("ollama", ("serve",))}
 _NOT_ASKED = Unread("it was not asked")
+_RESTART = "Run systemctl restart on the unit, and find out what it ran with until then."
 _REMEDY = (
     "Run llmsec.hardening.harden, which writes the drop-in anew and restarts the service; first "
     "remove what the finding names."
@@ -52,7 +69,7 @@ class Expected:
     """What a unit should be like. Empty members are not looked at.
 
     `wish` has the directives of the unit's own section and the environment. `dropin` is the path
-    of the drop-in that must be read.
+    of the drop-in that must be read, `text` the whole unit file as it was installed.
     """
 
     unit: str
@@ -62,6 +79,15 @@ class Expected:
     dropin: str = ""
     packages: tuple[str, ...] = ()
     enabled: bool = True
+    text: str = ""
+
+    @property
+    def directives(self) -> Mapping[str, Sequence[str]]:
+        return self.wish.sections.get(self.section, {})
+
+    @property
+    def promised(self) -> list[Assignment]:
+        return parse_unit(self.text, "")
 
     @property
     def section(self) -> str:
@@ -72,7 +98,8 @@ class Expected:
 class Files:
     """The unit's files: itself first, then its drop-ins in reading order, and its environment's.
 
-    `written` gives when each was last written, as Unix times. `links` are those that are symbolic
+    `written` gives when each was last written, as Unix times, and of the folders with its drop-ins
+    when something was last put into or taken out of them. `links` are those that are symbolic
     links, with their targets. `hidden` are unit files that the one in force hides, `loose` tells
     of files that others than root may change.
     """
@@ -98,7 +125,7 @@ class Process:
     """The unit's main process, from /proc/PID. `users` are its four user ids by name.
 
     `status` has the fields of status, `core_limits` the soft and hard one, `unit` is whose control
-    group it is in.
+    group it is in. `groups` are all its groups by name, `command` is its command line.
     """
 
     users: tuple[str, ...]
@@ -106,6 +133,8 @@ class Process:
     environment: Mapping[str, str]
     core_limits: tuple[str, ...]
     unit: str
+    groups: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +188,15 @@ class _Unit:
             yield self._reloaded()
             if self.expected.section == "Service":
                 yield self._restarted()
+                yield self._preloaded()
             if self.expected.user:
                 yield self._user()
+            if self.expected.server in _PROGRAMS:
+                yield self._program()
             yield from self._environment()
-            for key, values in self.expected.wish.sections.get(self.expected.section, {}).items():
+            if self.expected.section == "Service" and self.expected.directives:
+                yield self._loopholes()
+            for key, values in self.expected.directives.items():
                 yield self._directive(key, values)
         yield from self._versions()
 
@@ -214,6 +248,10 @@ class _Unit:
         elif not used or used.startswith("/run/systemd/transient/"):
             problems.append("it has no unit file of its own: somebody started it by hand")
         problems += files.loose
+        if self.expected.text and files.fragments:
+            main = files.fragments[0]
+            found = parse_fragments([main])
+            problems += filter(None, [changed_lines(main.path, found, self.expected.promised)])
         return subject.judged(
             problems, expected="one file, which root alone may change", found=used
         )
@@ -258,6 +296,7 @@ class _Unit:
 
     def _restarted(self) -> Finding:
         subject = self._subject("restarted", "was started after its files were written", "high")
+        subject = subject._replace(remediation=_RESTART)
         files = self.facts.files
         started = self.show.get("ExecMainStartTimestamp", "").removeprefix("@")
         if isinstance(files, Unread):
@@ -291,6 +330,44 @@ class _Unit:
         elif {*process.users} != {wanted}:
             problems.append(f"its process runs as {' '.join(dict.fromkeys(process.users))}")
         return _decided(subject, problems, unknown, wanted, wanted)
+
+    def _preloaded(self) -> Finding:
+        subject = self._subject("preload", "runs without code that is loaded into it", "high")
+        files, process = self.facts.files, self.facts.process
+        if isinstance(files, Unread):
+            return subject.not_measured(files.why)
+        variables = effective_environment(files.assignments, files.environment)
+        environment = process.environment if isinstance(process, Process) else {}
+        return subject.judged(
+            preloads(variables, environment), expected=f"none of {', '.join(PRELOADS)}",
+            found="none of them",
+        )  # fmt: skip
+
+    def _program(self) -> Finding:
+        name, words = _PROGRAMS[self.expected.server]
+        says = " ".join((name, *words))
+        subject = self._subject("program", f"runs {says}, and nothing around it", "high")
+        files, process = self.facts.files, self.facts.process
+        unknown = [] if isinstance(process, Process) else [_why(process)]
+        if isinstance(files, Unread):
+            return subject.not_measured(files.why)
+        command = process.command if isinstance(process, Process) else None
+        problems = program(files.assignments, name, words, command)
+        return _decided(subject, problems, unknown, says, "it does")
+
+    def _loopholes(self) -> Finding:
+        subject = self._subject("loopholes", "has no way around its sandbox", "high")
+        files, process = self.facts.files, self.facts.process
+        if isinstance(files, Unread):
+            return subject.not_measured(files.why)
+        problems = loopholes(files.assignments, self.expected.directives, self.expected.promised)
+        # Root needs no group, and is another finding.
+        if isinstance(process, Process) and "root" not in process.users:
+            groups = powerful(process.groups)
+            problems += [f"its process is in the group {name}" for name in groups]
+        return subject.judged(
+            problems, expected="no mounts, groups or commands past the sandbox", found="none"
+        )
 
     # environment
 
@@ -480,6 +557,9 @@ def _in_show(key: str, wanted: Sequence[str], shown: str) -> list[str]:
         return [] if same else [f"in force is {key}={shown[:60]}"]
     if any(word.startswith("~") for word in words) or "none" in words:
         return []
+    if key == "DeviceAllow":
+        more = _more_devices(words, shown.split())
+        return [f"in force is {key}={' '.join(more)}"] if more else []
     if key in _ADDRESS_SETS:
         same = _networks(words) == _networks(shown.split())
     elif key in _WORD_SETS:
@@ -487,6 +567,20 @@ def _in_show(key: str, wanted: Sequence[str], shown: str) -> list[str]:
     elif key in _PLAIN and len(words) == 1:
         same = _plain(key, words[0]) == _plain(key, shown)
     return [] if same else [f"in force is {key}={shown}"]
+
+
+# What DevicePolicy=closed leaves a service anyway
+_PSEUDO_DEVICES = frozenset(
+    f"/dev/{name}"
+    for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts/ptmx")
+)
+
+
+def _more_devices(wanted: Iterable[str], shown: Iterable[str]) -> list[str]:
+    """Return the devices in force that nobody asked for."""
+    known = _PSEUDO_DEVICES.union(wanted)
+    devices = [word for word in shown if word.startswith(("/dev/", "block-", "char-"))]
+    return [word for word in devices if word not in known and word != "char-pts"]
 
 
 def _plain(key: str, value: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import grp
 import http.client
 import os
 import pwd
@@ -50,6 +51,8 @@ _NOBODY = 65534
 _LISTS = "/var/lib/apt/lists"
 # apt gives the lists the time of the mirror's files; these get the time of the download.
 _DOWNLOADED = (_LISTS, f"{_LISTS}/partial", "/var/lib/apt/periodic/update-success-stamp")
+# Where people put drop-ins; what set-property leaves elsewhere is in force at once.
+_ADMIN_PLACES = ("/etc/systemd/system", "/run/systemd/system")
 # Those that print their version when asked to.
 _PRINT_VERSION = ("ollama", "litellm")
 _MOST_ANSWER = 1 << 16
@@ -98,7 +101,7 @@ class ServiceHost:
             environment = units.environment_files(parse_fragments(fragments))
             paths = [each.path for each in (*fragments, *environment)]
             return Files(
-                tuple(fragments), tuple(environment), self._written(paths),
+                tuple(fragments), tuple(environment), self._written(unit, paths),
                 {path: os.readlink(self._place(path)) for path in paths
                  if path.endswith(".conf") and os.path.islink(self._place(path))},
                 tuple(self._hidden(unit, units.unit_file())),
@@ -110,10 +113,16 @@ class ServiceHost:
     def _place(self, path: str) -> str:
         return self._root + path
 
-    def _written(self, paths: Sequence[str]) -> dict[str, float]:
+    def _written(self, unit: str, paths: Sequence[str]) -> dict[str, float]:
         found = {path: os.stat(self._place(path)) for path in paths}
         # A link to /dev/null has no time to speak of.
-        return {path: one.st_mtime for path, one in found.items() if stat.S_ISREG(one.st_mode)}
+        times = {path: _changed(path, one) for path, one in found.items() if _is_file(one)}
+        # A drop-in that was taken away since leaves no other trace.
+        for place in _ADMIN_PLACES:
+            folder = f"{place}/{unit}.d"
+            with contextlib.suppress(FileNotFoundError):
+                times[folder] = os.stat(self._place(folder)).st_mtime
+        return times
 
     def _hidden(self, unit: str, used: str | None) -> list[str]:
         """Return the other unit files of that name; /lib and /usr/lib are one directory."""
@@ -131,7 +140,7 @@ class ServiceHost:
         one = os.stat(self._place(path))
         if one.st_uid == 0 and not one.st_mode & 0o022:
             return []
-        if not stat.S_ISREG(one.st_mode):
+        if not _is_file(one):
             return []
         mode = stat.S_IMODE(one.st_mode)
         return [f"{path} belongs to {_user(one.st_uid)} and has mode {mode:04o}"]
@@ -152,6 +161,8 @@ class ServiceHost:
                 _variables((folder / "environ").read_bytes()),
                 _core_limits(_text(folder / "limits")),
                 parse_unit(_text(folder / "cgroup"), _text(self._proc / "1/cgroup")) or "",
+                tuple(dict.fromkeys(_group(int(number)) for number in _group_numbers(status))),
+                tuple(_text(folder / "cmdline").rstrip("\0").split("\0")),
             )
         except (OSError, ValueError, KeyError) as exc:
             return Unread(f"the service's process cannot be read: {exc}")
@@ -248,6 +259,30 @@ def _user(number: int) -> str:
     with contextlib.suppress(KeyError):
         return pwd.getpwuid(number).pw_name
     return str(number)
+
+
+def _group_numbers(status: dict[str, str]) -> list[str]:
+    return [*status.get("Gid", "").split(), *status.get("Groups", "").split()]
+
+
+def _group(number: int) -> str:
+    with contextlib.suppress(KeyError):
+        return grp.getgrgid(number).gr_name
+    return str(number)
+
+
+def _is_file(one: os.stat_result) -> bool:
+    return stat.S_ISREG(one.st_mode)
+
+
+def _changed(path: str, one: os.stat_result) -> float:
+    """Return when a file became what it is.
+
+    One that was moved back to its place keeps the time of its text, so its inode's counts too,
+    except of the files of packages: those come to be while the service goes on.
+    """
+    packaged = not path.startswith(("/etc/", "/run/"))
+    return one.st_mtime if packaged else max(one.st_mtime, one.st_ctime)
 
 
 def _text(path: Path) -> str:

@@ -42,7 +42,7 @@ _INTERPRETER = Subject(
 )  # fmt: skip
 _FORCE = Subject(
     "audit_log.in_force", "authentication", "the service runs with its present code and settings",
-    "medium", "systemctl restart llm-key-validator",
+    "high", "systemctl restart llm-key-validator, and find out what it ran with until then.",
 )  # fmt: skip
 _VERIFIER = Subject(
     "audit_log.verifier", "audit_log", "llm-audit is the collection's", "high", _HARDEN

@@ -201,11 +201,13 @@ def is_running(state: dict[str, str]) -> bool:
 
 
 def is_stale(state: dict[str, str], path: str) -> bool:
-    """Tell whether the unit's process began before the drop-in was last written."""
+    """Tell whether the unit's process began before the drop-in was last put in place."""
     started = state.get("ExecMainStartTimestamp", "").removeprefix("@")
     if not started.isdecimal() or not os.path.exists(path):
         return False
-    return int(started) < int(os.stat(path).st_mtime)
+    # One that was moved away and back keeps the time of its text.
+    found = os.stat(path)
+    return int(started) < int(max(found.st_mtime, found.st_ctime))
 
 
 def store(module: AnsibleModule, path: str, text: str) -> None:

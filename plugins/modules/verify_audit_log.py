@@ -40,6 +40,10 @@ options:
     description: The service's settings.
     type: path
     default: /etc/llm-key-validator/config.json
+  settings:
+    description:
+      - What O(config) must say, by the inventory. Without it the settings are not compared.
+    type: dict
   registry:
     description: The service's registry, to know keys in the log by.
     type: path
@@ -220,6 +224,9 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.validator_service
     parse_config,
     read_metrics,
 )
+from ansible_collections.llmsec.hardening.plugins.module_utils.validator_settings import (
+    settings_findings,
+)
 
 MOST_CONFIG = 1 << 22
 MOST_REGISTRY = 1 << 26
@@ -228,7 +235,8 @@ TAIL = 1 << 22
 # Where somebody else may say what becomes of files below /var/log
 JANITORS = (
     "/etc/logrotate.d", "/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d",
-    "/usr/lib/tmpfiles.d",
+    "/usr/lib/tmpfiles.d", "/etc/cron.d", "/etc/cron.hourly", "/etc/cron.daily",
+    "/etc/cron.weekly", "/var/spool/cron/crontabs",
 )  # fmt: skip
 # Without site: nothing of the host's may run before the code that was just checked.
 START = (
@@ -279,7 +287,7 @@ class Check:
         if config is None:
             return [enabled]
         service = attempt(lambda: find_service(self.host, self.run, self.options["unit"]))
-        code = [*self._code(service)]
+        code = [*self._code(service), *settings_findings(config, self.options["settings"])]
         if enabled["result"] != "pass":
             return [enabled, *code]
         return [
@@ -474,7 +482,7 @@ class Check:
 
     def _rotation(self, config: dict[str, t.Any]) -> Finding:
         texts = {}
-        paths = ["/etc/logrotate.conf"]
+        paths = ["/etc/logrotate.conf", "/etc/crontab"]
         for folder in JANITORS:
             paths += [f"{folder}/{name}" for name in self.host.names(folder) or ()]
         for path in paths:
@@ -508,6 +516,7 @@ def main() -> None:
             "mode": {"type": "str", "default": "0640"},
             "directory_mode": {"type": "str", "default": "02750"},
             "config": {"type": "path", "default": "/etc/llm-key-validator/config.json"},
+            "settings": {"type": "dict"},
             "registry": {"type": "path", "default": "/etc/llm-key-validator/keys.json"},
             "unit": {"type": "str", "default": "llm-key-validator.service"},
             "socket": {"type": "path", "default": "/run/llm-key-validator.sock"},

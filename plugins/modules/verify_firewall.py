@@ -19,6 +19,13 @@ options:
     description: The unit that loads the rules at boot. Empty means not to look.
     type: str
     default: llm-firewall.service
+  unit_text:
+    description:
+      - The whole text of that unit's file as it was installed. The one on the host must say the
+        same, comments apart, and no drop-in may keep it from loading the rules. Not compared when
+        empty.
+    type: str
+    default: ""
 extends_documentation_fragment:
   - llmsec.hardening.firewall_policy
   - llmsec.hardening.attributes
@@ -69,7 +76,10 @@ import difflib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.llmsec.hardening.plugins.module_utils import firewall_host
+from ansible_collections.llmsec.hardening.plugins.module_utils import (
+    firewall_boot,
+    firewall_host,
+)
 from ansible_collections.llmsec.hardening.plugins.module_utils.findings import (
     finding,
     not_measured,
@@ -143,23 +153,13 @@ def drift(backend: Backend, kept: dict) -> Finding:
     )  # fmt: skip
 
 
-def enabled(machine: Machine, unit: str) -> Finding:
-    """Return whether the unit loads the rules at boot."""
-    _status, output, _errors = machine.run(["systemctl", "is-enabled", "--", unit], "")
-    state = output.strip() or "unknown"
-    return finding(
-        "firewall.unit", CONTROL, f"{unit} loads the rules at boot", "high",
-        "pass" if state == "enabled" else "fail", expected="enabled", actual=state,
-        remediation=REMEDY,
-    )  # fmt: skip
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "backend": BACKEND,
             "policy": {"type": "dict", "options": POLICY},
             "unit": {"type": "str", "default": "llm-firewall.service"},
+            "unit_text": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -183,8 +183,13 @@ def main() -> None:
         module.exit_json(changed=False, findings=found)
     kept = firewall_host.kept(machine, backend)
     findings = [*judged(machine, backend, policy, kept), drift(backend, kept)]
-    if module.params["unit"]:
-        findings.append(enabled(machine, module.params["unit"]))
+    unit = module.params["unit"]
+    if unit:
+        findings += [
+            firewall_boot.policy_finding(backend, kept, backend.render(policy)),
+            firewall_boot.files_finding(machine, backend, kept),
+            firewall_boot.unit_finding(machine, unit, module.params["unit_text"]),
+        ]
     module.exit_json(changed=False, findings=findings)
 
 

@@ -15,6 +15,8 @@ description:
   - Looks past the host's own sockets as well, at units of systemd's that would listen, at rules
     that translate a port (nftables, iptables, iptables-legacy), and at the sockets of other
     network namespaces.
+  - Asks public listeners that nobody expects whether the LLM server answers behind them, by one
+    GET without a key.
   - Works on a host that nobody has hardened. Changes nothing and never fails for what it finds.
     What could not be decided has the result V(error).
 options:
@@ -147,20 +149,24 @@ findings:
 
 import os
 import typing as t
+from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall_options import live_machine
+from ansible_collections.llmsec.hardening.plugins.module_utils.listener_answers import who_answers
 from ansible_collections.llmsec.hardening.plugins.module_utils.listener_checks import (
     Allowed,
     Private,
     Wanted,
     judge,
+    to_ask,
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.listener_host import read_host
 from ansible_collections.llmsec.hardening.plugins.module_utils.servers import (
     UnknownServerError,
     get_server,
 )
+from ansible_collections.llmsec.hardening.plugins.module_utils.unread import Unread
 
 PRIVATE: dict[str, t.Any] = {
     "port": {"type": "int", "required": True},
@@ -225,6 +231,9 @@ def main() -> None:
     except UnknownServerError as exc:
         module.fail_json(msg=f"{exc}.")
     host = read_host(live_machine(module), is_root=os.geteuid() == 0)
+    if not isinstance(host.listeners, Unread):
+        heard = who_answers(module.params["server"], to_ask(wanted, host.listeners))
+        host = replace(host, answering=heard)
     module.exit_json(changed=False, findings=judge(wanted, host))
 
 

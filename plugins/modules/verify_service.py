@@ -62,6 +62,12 @@ options:
         description: File name of the drop-in that must be in force. Not looked at when empty.
         type: str
         default: ""
+      text:
+        description:
+          - The whole text of the unit file as it was installed. The one on the host must say the
+            same, comments apart. Not compared when empty.
+        type: str
+        default: ""
       packages:
         description: Packages of the distribution that it is made of.
         type: list
@@ -163,6 +169,7 @@ UNIT: dict[str, t.Any] = {
     "forbidden_environment": {"type": "list", "elements": "str"},
     "directives": {"type": "dict", "default": {}},
     "dropin": {"type": "str", "default": ""},
+    "text": {"type": "str", "default": ""},
     "packages": {"type": "list", "elements": "str", "default": []},
     "enabled": {"type": "bool", "default": True},
 }
@@ -185,7 +192,7 @@ def expected_from(params: dict[str, t.Any]) -> Expected:
     dropin = f"{OWN_PLACE}/{unit}.d/{params['dropin']}" if params["dropin"] else ""
     return Expected(
         unit, wish, user or "", params["server"] or "", dropin, tuple(params["packages"]),
-        params["enabled"],
+        params["enabled"], params["text"],
     )  # fmt: skip
 
 

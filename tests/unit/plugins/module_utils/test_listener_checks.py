@@ -16,6 +16,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.listener_checks i
     is_loopback,
     judge,
     parse_units,
+    to_ask,
     with_commands,
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.translations import Translation
@@ -371,3 +372,37 @@ def test_a_host_without_anything_passes_nothing_about_ports():
 )  # fmt: skip
 def test_loopback(address, is_it):
     assert is_loopback(address) is is_it
+
+
+def test_a_relay_that_does_not_say_what_it_does():
+    relay = of("python3", "helper.service", port=9999, command="python3 /opt/helper.py")
+    heard = frozenset({(ANY, 9999)})
+    found = findings(*GOOD, relay, answering=heard)["listeners.relay"]
+    assert (found["result"], found["severity"], found["control"]) == (
+        "fail",
+        "critical",
+        "loopback",
+    )
+    assert to_ask(WANTED, [*GOOD, relay]) == [relay]
+    # nginx on another port is judged by its configuration
+    assert to_ask(WANTED, [of("nginx", "nginx.service", port=8443)]) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ssh -N -R 0.0.0.0:8080:127.0.0.1:11434 far.example",
+        "socat UNIX-LISTEN:/srv/o.sock,fork TCP:127.0.0.1:11434",
+        "cloudflared tunnel --url http://localhost:8081",
+    ],
+)
+def test_a_tunnel_without_a_listener(command):
+    assert reds(relays=[command]) == {"listeners.relay": "fail"}
+    assert reds(relays=["socat - TCP:198.51.100.7:114344"]) == {}
+
+
+def test_a_container_that_publishes_a_port_of_its_own():
+    command = "/usr/bin/docker-proxy -host-port 3000 -container-ip 172.17.0.2 -container-port {}"
+    for port, expected in ((8081, False), (11434, True)):
+        proxy = of("docker-proxy", "docker.service", port=3000, command=command.format(port))
+        assert ("listeners.relay" in reds(*GOOD, proxy)) is expected

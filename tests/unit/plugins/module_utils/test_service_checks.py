@@ -93,6 +93,8 @@ PROCESS = Process(
     {**WISH.environment, "PATH": "/bin", "API_TOKEN": "hush-hush"},
     ("0", "0"),
     "ollama.service",
+    ("ollama", "render", "video"),
+    ("/usr/local/bin/ollama", "serve"),
 )  # fmt: skip
 FILES = Files(
     (Fragment(UNIT, MAIN), Fragment(OWN, render(WISH, "ours"))), written={UNIT: 10.0, OWN: 1000.9}
@@ -130,7 +132,8 @@ def test_a_confined_service_is_green():
     named = {name.removeprefix("service.ollama.") for name in found}
     assert {
         "running", "enabled", "unit_file", "dropin", "reloaded", "restarted", "user", "version",
-        "packages", "forbidden_environment", "environment.OLLAMA_HOST",
+        "packages", "forbidden_environment", "environment.OLLAMA_HOST", "program", "preload",
+        "loopholes",
     } <= named  # fmt: skip
     assert {f"directive.{key}" for key, value in SANDBOX.items() if value is not None} <= named
     assert "directive.BindPaths" not in named
@@ -205,6 +208,108 @@ def test_no_user_at_all_is_root():
     fragments = (Fragment(UNIT, "[Service]\nExecStart=/x\n"), FILES.fragments[1])
     facts = replace(FACTS, files=replace(FILES, fragments=fragments))
     assert findings(facts)["service.ollama.user"]["actual"] == "User=root"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "BindPaths=/", "BindReadOnlyPaths=/etc/llm-gateway", "RootDirectory=/srv/other",
+        "SupplementaryGroups=docker", "SupplementaryGroups=render shadow", "Group=root",
+        "ExecStartPre=+/bin/sh -c true", "ExecStartPost=-!/bin/sh -c true",
+        "PermissionsStartOnly=yes", "NetworkNamespacePath=/run/netns/other",
+        "LoadCredential=x:/etc/shadow", "OpenFile=/etc/shadow", "Delegate=yes",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", [UNIT, OWN, LATER])
+def test_a_way_around_the_sandbox(line, path):
+    files = {each.path: each.text for each in FILES.fragments} | {LATER: ""}
+    files[path] = f"{files[path]}\n[Service]\n{line}\n"
+    fragments = tuple(Fragment(name, text) for name, text in files.items())
+    read = showing(DropInPaths=f"{OWN} {LATER}")
+    facts = replace(FACTS, files=replace(FILES, fragments=fragments), show=read)
+    assert reds(facts) == {"loopholes": "fail"}
+    one = findings(facts)["service.ollama.loopholes"]
+    assert (one["severity"], one["control"]) == ("high", "service_sandbox")
+    assert one["actual"].startswith(f"{line} from {path}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[Unit]\nAfter=network.target\n[Service]\nNice=5\nLimitNOFILE=65536\nCPUWeight=200\n",
+        "[Service]\nExecStartPre=-/usr/bin/test -d /srv\nSupplementaryGroups=render video\n",
+        "[Service]\nBindPaths=/srv\nBindPaths=\nDelegate=yes\nDelegate=no\n",
+        "[Service]\nReadOnlyPaths=/srv\nTemporaryFileSystem=/var:ro\nRestartSec=9\n",
+    ],
+)
+def test_a_harmless_drop_in(text):
+    assert reds(with_file(LATER, text)) == {}
+
+
+def test_a_group_that_the_user_was_put_into():
+    facts = replace(FACTS, process=replace(PROCESS, groups=("ollama", "docker")))
+    assert reds(facts) == {"loopholes": "fail"}
+    assert "docker" in findings(facts)["service.ollama.loopholes"]["actual"]
+
+
+def test_what_is_not_confined_has_no_way_around_it():
+    facts = with_file(LATER, "[Service]\nBindPaths=/srv\n")
+    assert "service.nginx.loopholes" not in by_id(judge(Expected("nginx.service"), facts))
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("ExecStart=\nExecStart=/usr/local/bin/wrapper", ("/bin/sh", "/usr/local/bin/wrapper")),
+        ("ExecStart=\nExecStart=/bin/sh -c 'ollama serve'", PROCESS.command),
+        ("ExecStart=\nExecStart=/usr/local/bin/ollama serve --more", PROCESS.command),
+        ("Nice=1", ("/usr/bin/python3", "/root/relay.py")),
+    ],
+)
+def test_another_program_in_its_place(line, command):
+    facts = with_file(LATER, f"[Service]\n{line}\n")
+    facts = replace(facts, process=replace(PROCESS, command=command))
+    assert reds(facts) == {"program": "fail"}
+
+
+def test_a_server_that_is_a_script():
+    command = ("/usr/bin/python3", "/usr/local/bin/ollama", "serve")
+    assert reds(replace(FACTS, process=replace(PROCESS, command=command))) == {}
+
+
+def test_code_that_is_loaded_before_its_own():
+    facts = with_file(LATER, "[Service]\nEnvironment=LD_PRELOAD=/srv/x.so\n")
+    assert reds(facts) == {"preload": "fail"}
+    environment = {**PROCESS.environment, "LD_AUDIT": "/srv/x.so"}
+    facts = replace(FACTS, process=replace(PROCESS, environment=environment))
+    assert reds(facts) == {"preload": "fail"}
+    nginx = by_id(judge(Expected("ollama.service"), facts))
+    assert nginx["service.ollama.preload"]["result"] == "fail"
+
+
+def test_a_unit_file_that_is_not_as_it_was_installed():
+    expected = replace(EXPECTED, text=f"# Ours\n{MAIN}")
+    assert reds(expected=expected) == {}
+    for text in (MAIN + "Nice=1\n", MAIN.replace("User=ollama\n", "User=ollama\nGroup=x\n")):
+        fragments = (Fragment(UNIT, text), FILES.fragments[1])
+        facts = replace(FACTS, files=replace(FILES, fragments=fragments))
+        assert reds(facts, expected) == {"unit_file": "fail"}
+    gone = (Fragment(UNIT, MAIN.replace("Environment=PATH=/bin\n", "")), FILES.fragments[1])
+    facts = replace(FACTS, files=replace(FILES, fragments=gone))
+    assert "Environment=PATH=/bin is gone" in str(judge(expected, facts))
+
+
+def test_what_the_installed_unit_file_says_is_no_way_around():
+    text = MAIN + "ExecReload=+/bin/kill -HUP $MAINPID\n"
+    fragments = (Fragment(UNIT, text), FILES.fragments[1])
+    facts = replace(FACTS, files=replace(FILES, fragments=fragments))
+    assert reds(facts) == {"loopholes": "fail"}
+    assert reds(facts, replace(EXPECTED, text=text)) == {}
+
+
+def test_a_device_that_was_added_while_it_runs():
+    shown = showing(DeviceAllow="char-drm rw /dev/null rw block-blkext rw")
+    assert reds(replace(FACTS, show=shown)) == {"directive.DeviceAllow": "fail"}
 
 
 @pytest.mark.parametrize(
@@ -333,8 +438,9 @@ def test_a_unit_that_does(state):
 # -- What was not seen -----------------------------------------------------------------------------
 
 NEEDS_PROCESS = {
-    "running", "restarted", "user", "environment.OLLAMA_HOST", "environment.OLLAMA_DEBUG",
-    "environment.OLLAMA_MODELS", "forbidden_environment", "directive.NoNewPrivileges",
+    "running", "restarted", "user", "program",
+    "environment.OLLAMA_HOST", "environment.OLLAMA_DEBUG", "environment.OLLAMA_MODELS",
+    "forbidden_environment", "directive.NoNewPrivileges",
     "directive.CapabilityBoundingSet", "directive.AmbientCapabilities",
     "directive.SystemCallFilter", "directive.UMask", "directive.LimitCORE",
 }  # fmt: skip

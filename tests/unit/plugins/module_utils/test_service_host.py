@@ -75,8 +75,27 @@ def test_files_with_their_environment(root):
     files = root.facts().files
     assert [each.path for each in files.fragments] == [UNIT, OWN]
     assert [each.path for each in files.environment] == ["/etc/default/x", "/etc/x.env"]
-    assert set(files.written) == {UNIT, OWN, "/etc/default/x", "/etc/x.env"}
+    folder = OWN.rpartition("/")[0]
+    assert set(files.written) == {UNIT, OWN, folder, "/etc/default/x", "/etc/x.env"}
     assert (files.links, files.hidden) == ({}, ())
+
+
+def test_a_file_that_was_put_back_was_written_then(root):
+    place = root.write(OWN, "[Service]\nUMask=0077\n")
+    os.utime(place, (1000, 1000))
+    assert root.facts().files.written[OWN] > 1000
+    packaged = "/usr/lib/systemd/system/x.service"
+    os.utime(root.write(packaged, "[Service]\n"), (1000, 1000))
+    (root.top / UNIT.lstrip("/")).unlink()
+    assert root.facts().files.written[packaged] == 1000
+
+
+def test_a_drop_in_that_was_taken_away_leaves_its_folders_time(root):
+    place = root.write(OWN, "[Service]\n")
+    os.utime(place.parent, (1000, 1000))
+    later = root.write(OWN.replace("50-llm-hardening", "99-later"), "[Service]\n")
+    later.unlink()
+    assert root.facts().files.written[OWN.rpartition("/")[0]] > 1000
 
 
 def test_a_drop_in_that_is_a_link_to_nothing(root):
@@ -159,7 +178,7 @@ def test_no_process_and_one_that_is_gone(root, tmp_path):
 
 def test_a_process_of_which_the_kernel_tells_too_little(root, tmp_path):
     root.show(MainPID="7")
-    for name in ("status", "environ", "limits", "cgroup"):
+    for name in ("status", "environ", "limits", "cgroup", "cmdline"):
         root.write(f"/proc/7/{name}")
     root.write("/proc/1/cgroup", "0::/init.scope\n")
     assert isinstance(root.facts(proc=str(tmp_path / "proc")).process, Unread)

@@ -124,6 +124,24 @@ def test_verify(apply, machine, run_module):
     assert found["firewall.drift"] == "fail"
 
 
+def test_one_network_more_in_force_and_kept(apply, machine, run_module):
+    def verify():
+        found = run_module(
+            verify_firewall.main, backend=apply.backend, policy=POLICY, unit="x.service"
+        )["findings"]
+        return {finding["id"]: finding["result"] for finding in found}
+
+    more = {**POLICY, "guards": [POLICY["guards"][0], {**POLICY["guards"][1], "sources": [
+        "192.0.2.0/24", "198.18.0.5"]}]}  # fmt: skip
+    apply()
+    apply("confirmed")
+    assert (verify()["firewall.policy"], verify()["firewall.files"]) == ("pass", "pass")
+    apply(policy=more)
+    apply("confirmed", policy=more)
+    found = verify()
+    assert (found["firewall.drift"], found["firewall.policy"]) == ("pass", "fail")
+
+
 def test_what_cannot_be_read_is_an_error(apply, machine, run_module):
     apply()
     apply("confirmed")

@@ -23,6 +23,7 @@ DEFAULTS = {
     "verifier_sha256": hashlib.sha256((FILES / "llm-audit").read_bytes()).hexdigest(),
     "anchor": None, "address": "127.0.0.1", "port": 1, "server_name": "localhost", "wait": 1.0,
     "records": 1000, "chain_seconds": 60, "least_free_bytes": 0, "least_free_percent": 0.0,
+    "settings": None,
 }  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def red(found, result="fail"):
 
 def test_a_hardened_host_is_green_and_gives_its_head(hardened):
     first = hardened.log.head()
-    found, head = assess_live(hardened, anchor=first)
+    found, head = assess_live(hardened, anchor=first, settings={"audit_enabled": True})
     assert red(found) | red(found, "error") | red(found, "skip") == set()
     assert head.keys() == {"sequence", "hash", "epoch", "file", "time"}
     assert head["epoch"] == 2
@@ -388,13 +389,61 @@ def test_a_full_disk(hardened):
         ("/etc/logrotate.d/llm", "/var/log/llm-gateway/audit.jsonl {\n copytruncate\n}\n"),
         ("/etc/logrotate.d/all", "/var/log/*/*.jsonl {\n daily\n}\n"),
         ("/etc/tmpfiles.d/clean.conf", "D /var/log/llm-gateway 0755 root root 1d\n"),
+        ("/etc/cron.d/clean", "* * * * * root truncate -s 0 /var/log/llm-gateway/audit.jsonl\n"),
+        ("/etc/cron.daily/clean", "#!/bin/sh\n: >/var/log/llm-gateway/audit.jsonl\n"),
+        ("/var/spool/cron/crontabs/root", "0 3 * * * find /var/log/llm-gateway -delete\n"),
     ],
 )
 def test_somebody_else_rotates(hardened, path, text):
     hardened.put("/etc/logrotate.d/nginx", "/var/log/nginx/*.log {}\n# /var/log/llm-gateway\n")
     assert red(assess(hardened)[0]) == set()
     hardened.put(path, text)
-    assert red(assess(hardened)[0]) == {"audit_log.rotation"}
+    found, _head = assess(hardened)
+    assert red(found) == {"audit_log.rotation"}
+    assert found["audit_log.rotation"]["severity"] == "high"
+
+
+def test_a_backup_touches_nothing(hardened):
+    hardened.put(
+        "/etc/cron.d/backup", "0 1 * * * root rsync /var/log/llm-gateway far:/b >/dev/null\n"
+    )
+    assert red(assess(hardened)[0]) == set()
+
+
+SETTINGS = {
+    "audit_enabled": True, "audit_fsync": True, "audit_sinks": ["file"], "auth": "api_key",
+    "tiers": {"standard": {"requests_per_minute": 60, "requests_per_day": 500}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "red_ones"),
+    [
+        ({"audit_fsync": False}, {""}),
+        ({"audit_sinks": ["file", "journald"]}, {""}),
+        ({"auth": "either"}, {"_access"}),
+        ({"trusted_users": ["www-data", "eve"]}, {"_access"}),
+        ({"tiers": {"standard": {"requests_per_minute": 6000, "requests_per_day": 500}}},
+         {"_limits"}),
+        ({"tiers": {"standard": {"requests_per_minute": 60}}}, {"_budget"}),
+        ({"tiers": {**SETTINGS["tiers"], "vip": {}}}, {"_limits"}),
+        ({"default_tier": "vip"}, {"_limits"}),
+    ],
+)  # fmt: skip
+def test_settings_that_are_not_the_inventorys(hardened, change, red_ones):
+    controls = {"": "audit_log", "_access": "authentication", "_limits": "rate_limit",
+                "_budget": "budget"}  # fmt: skip
+    hardened.put(CONFIG, json.dumps(SETTINGS))
+    found, _head = assess(hardened, settings=SETTINGS)
+    assert not [name for name in red(found) if name.startswith("audit_log.settings")]
+    hardened.put(CONFIG, json.dumps({**SETTINGS, **change}))
+    found, _head = assess(hardened, settings=SETTINGS)
+    names = {name.removeprefix("audit_log.settings") for name in red(found)
+             if name.startswith("audit_log.settings")}  # fmt: skip
+    assert names == red_ones
+    for end in red_ones:
+        one = found[f"audit_log.settings{end}"]
+        assert (one["control"], one["severity"]) == (controls[end], "high")
 
 
 def test_a_file_that_is_never_put_aside(hardened):
