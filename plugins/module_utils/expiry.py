@@ -82,7 +82,8 @@ def expiry_findings(
             continue
         yield finding(
             place,
-            "tls",
+            # Without its list of revoked certificates nobody's certificate counts.
+            "mtls" if kind == "X509 CRL" else "tls",
             f"the {_WORDS[kind]} {_name(printed)} in {path} is good for {least_days} days more",
             "high" if left <= 0 else "medium",
             "pass" if left >= least_days else "fail",

@@ -55,6 +55,13 @@ Owner = tuple[int, int, int]
 _MASTER, _WORKER = "nginx: master process", "nginx: worker process"
 _OPTIONS = frozenset({"-c", "-p", "-g", "-e", "-t", "-T", "-q", "-s", "-v", "-V"})
 _WILD = re.compile(r"[*?\[]")
+# From where nginx's own code and its libraries come
+_CODE = ("/usr/", "/lib/", "/lib64/")
+_PREFIXES = ("", "/usr/share/nginx", "/etc/nginx")
+_UNIT = ("LoadState", "ExecStart", "Environment", "RootDirectory", "RootImage", "BindPaths",
+         "BindReadOnlyPaths")  # fmt: skip
+# Variables by which a program loads other code, or speaks TLS in another way
+_LOADING = re.compile(r"(?:\A|[\s\"])((?:LD|OPENSSL)_\w+)=")
 _OWNED = ("conf.d/llm-gateway*", "llm-gateway", "llm-gateway/**")
 _FILE = Check(
     "authentication", "high", "The gateway's file is as it was put there", "unchanged",
@@ -131,6 +138,7 @@ class GatewayHost:
     root: str = "/etc/nginx"
     proc: Path = Path("/proc")
     is_root: bool = True
+    systemctl: str | None = None
 
     def __post_init__(self) -> None:
         self.system = SystemHost(self.run, self.binary, None, self.service, root=self.root)
@@ -205,6 +213,37 @@ class GatewayHost:
             found += [path for path in places if os.path.islink(path) or not os.path.isdir(path)]
         return sorted(set(found))
 
+    def code(self, pid: int) -> list[str]:
+        """Return the files whose code a process has loaded, as proc_pid_maps(5) has them."""
+        rows = (line.split(maxsplit=5) for line in self._text(str(pid), "maps").splitlines())
+        return sorted({row[5] for row in rows if row[5:] and "x" in row[1] and row[5][0] == "/"})
+
+    def sees_another(self, pid: int, path: str) -> bool:
+        """Tell whether a process has another file at a path, as by BindPaths= of its unit."""
+        real, root = os.path.realpath(path), self.proc / str(pid) / "root"
+        try:
+            ours = os.stat(real)
+        except OSError:
+            return False
+        if not root.is_dir():
+            return False  # ended, or not told
+        try:
+            theirs = os.stat(f"{root}{real}")
+        except OSError:
+            return True
+        return (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino)
+
+    def unit(self) -> dict[str, str] | None:
+        """Return what systemd would start nginx with, None where there is no such unit."""
+        if self.systemctl is None:
+            return None
+        command = [self.systemctl, "show", f"--property={','.join(_UNIT)}", unit_of(self.service)]
+        code, out, error = self.run(command)
+        if code != 0:
+            raise HostError(f"systemctl show failed: {error.strip()}")
+        facts = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        return facts if facts.get("LoadState") == "loaded" else None
+
     def stale(self, workers: set[Worker], path: str) -> bool:
         """Tell whether a path is newer than the oldest of the workers."""
         return is_stale(t.cast(t.Any, _Served(self.system, workers)), [], [path])
@@ -240,21 +279,27 @@ class _Served:
 
 
 def masters_of(processes: Sequence[Process]) -> list[Process]:
-    """Return the processes that are no nginx's workers: masters, and nginx without one."""
+    """Return the processes that are no nginx's workers: masters, and nginx without one.
+
+    A worker whose master was killed serves on, and nobody can say what.
+    """
     pids = {one.pid for one in processes}
-    return [
-        one
-        for one in processes
-        if one.title.startswith(_MASTER)
-        or (one.parent not in pids and not one.title.startswith("nginx: "))
-    ]
+    return [one for one in processes if one.title.startswith(_MASTER) or one.parent not in pids]
+
+
+def unit_of(service: str) -> str:
+    return service if "." in service else f"{service}.service"
 
 
 def main_master(masters: Sequence[Process], service: str) -> Process | None:
     """Return the master of the unit; if none is, root's only one."""
-    unit = service if "." in service else f"{service}.service"
-    by_unit = [one for one in masters if one.unit == unit]
-    roots = [one for one in masters if one.uid == 0]
+    alone = [
+        one
+        for one in masters
+        if one.title.startswith(_MASTER) or not one.title.startswith("nginx: ")
+    ]
+    by_unit = [one for one in alone if one.unit == unit_of(service)]
+    roots = [one for one in alone if one.uid == 0]
     return next(iter(by_unit or (roots if len(roots) == 1 else [])), None)
 
 
@@ -270,9 +315,65 @@ def master_finding(host: GatewayHost, masters: Sequence[Process], main: Process 
         problems.append("its program was replaced after it had been started")
     elif main.program and main.program != known:
         problems.append(f"it runs {main.program}, not {known}")
-    if main.unit is None or not main.unit.startswith(host.service.partition(".")[0]):
+    if main.unit != unit_of(host.service):
         problems.append(f"it runs in {main.unit or 'no unit'}")
+    problems += launch_problems(host, main.title)
+    for path in host.code(main.pid):
+        if not path.startswith(_CODE):
+            problems.append(f"it has loaded {path}")
     return finding_of("gateway.master", problems, good=main.title)
+
+
+def launch_problems(host: GatewayHost, title: str) -> list[str]:
+    """Return the options by which nginx reads other files than the distribution's."""
+    try:
+        launch = parse_launch(title)
+    except HostError as exc:
+        return [str(exc)]
+    main = posixpath.join(host.root, "nginx.conf")
+    problems = []
+    if launch.config and posixpath.normpath(posixpath.join(host.root, launch.config)) != main:
+        problems.append(f"it is started with -c {launch.config}")
+    if launch.prefix.rstrip("/") not in _PREFIXES:
+        problems.append(f"it is started with -p {launch.prefix}")
+    return problems
+
+
+def unit_finding(host: GatewayHost) -> Finding:
+    """Return whether the next start of nginx is the distribution's, too."""
+    try:
+        facts = host.unit()
+    except HostError as exc:
+        return error_of("gateway.unit", exc)
+    if facts is None:
+        return finding_of("gateway.unit", Skip(f"systemd has no unit {unit_of(host.service)}"))
+    problems = []
+    for command in re.findall(r"argv\[\]=(.*?) ; ignore_errors=", facts.get("ExecStart", "")):
+        program, _blank, words = command.partition(" ")
+        if os.path.realpath(program) != os.path.realpath(str(host.binary)):
+            problems.append(f"ExecStart={program}")
+        else:
+            problems += launch_problems(host, f"{_MASTER} {program} {words}")
+    problems += [f"{name} is set" for name in _LOADING.findall(facts.get("Environment", ""))]
+    for name in ("RootDirectory", "RootImage"):
+        problems += [f"{name}={facts[name]}"] if facts.get(name) else []
+    for name in ("BindPaths", "BindReadOnlyPaths"):
+        problems += [f"{name}={facts[name]}"] if "/etc" in facts.get(name, "") else []
+    return finding_of("gateway.unit", problems)
+
+
+def worker_finding(tree: Iterable[Directive], workers: Iterable[Process]) -> Finding:
+    """Return whether whoever breaks into a worker is root."""
+    said = [
+        f"{one.text} ({one.where})" for one in tree if one.name == "user" and "root" in one.args
+    ]
+    running = ["a worker runs as root" for one in workers if one.uid == 0]
+    return finding_of("gateway.workers", [*said, *running])
+
+
+def _modules(tree: Iterable[Directive]) -> list[str]:
+    names = [one.args[-1] for one in tree if one.name == "load_module" and one.args]
+    return [posixpath.join("/usr/share/nginx", name) for name in names]
 
 
 def _folders(files: Mapping[str, str], base: str) -> list[str]:
@@ -393,7 +494,7 @@ def verify(
     if not host.is_root:
         return [error_of("gateway.configuration", "only root can read it")]
     main = main_master(masters, host.service)
-    found = [master_finding(host, masters, main), *_files_or_error(host, files)]
+    found = [master_finding(host, masters, main), unit_finding(host), *_files_or_error(host, files)]
     try:
         launch = parse_launch(main.title) if main is not None else Launch()
         dumped = split_dump(host.dump(launch), host.read)
@@ -403,12 +504,18 @@ def verify(
     expected = expect(host.addresses())
     base = posixpath.dirname(next(iter(dumped)))
     watched = [*dumped, *_folders(dumped, base)]
-    pairs = certificates(tree, expected)
+    pairs = [posixpath.join(base, one) for one in certificates(tree, expected)]
+    ours = main.pid if main is not None else 0
+    workers = [one for one in processes if one.parent == ours and one.is_worker]
     return [
         finding_of("gateway.configuration", [], good=f"{len(dumped)} files"),
         *configuration_findings(tree, expected),
-        _loaded(host, processes, main, [*watched, *(posixpath.join(base, one) for one in pairs)]),
-        finding_of("gateway.permissions", permission_problems(watched, host.owner)),
+        _loaded(host, workers, main, [*watched, *pairs]),
+        worker_finding(tree, workers),
+        finding_of(
+            "gateway.permissions",
+            permission_problems([*watched, *pairs, *_modules(tree)], host.owner),
+        ),
         *found,
     ]
 
@@ -423,7 +530,7 @@ def _files_or_error(
 
 
 def _loaded(
-    host: GatewayHost, processes: Sequence[Process], main: Process | None, paths: Sequence[str]
+    host: GatewayHost, found: Sequence[Process], main: Process | None, paths: Sequence[str]
 ) -> Finding:
     """Return whether the workers have read what is on disk.
 
@@ -432,10 +539,11 @@ def _loaded(
     """
     if main is None:
         return error_of("gateway.loaded", "nginx does not run, or more than one does")
-    workers = {
-        Worker(one.pid, one.start) for one in processes if one.parent == main.pid and one.is_worker
-    }
+    workers = {Worker(one.pid, one.start) for one in found}
     if not workers:
         return error_of("gateway.loaded", "nginx has no worker process")
-    newer = [f"{path} was changed later" for path in paths if host.stale(workers, path)]
-    return finding_of("gateway.loaded", newer)
+    problems = [f"{path} was changed later" for path in paths if host.stale(workers, path)]
+    for path in paths:
+        if host.sees_another(main.pid, path):
+            problems.append(f"{path} is another file for the nginx that runs")
+    return finding_of("gateway.loaded", problems)

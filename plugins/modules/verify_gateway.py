@@ -122,6 +122,14 @@ options:
     type: str
     choices: [intermediate, modern]
     default: intermediate
+  client_ca:
+    description: The file of the CAs whose clients count. Empty means that any file will do.
+    type: str
+    default: ""
+  client_crl:
+    description: The file of their revocation lists. Empty means that any file will do.
+    type: str
+    default: ""
   hsts:
     description: Whether C(Strict-Transport-Security) should be sent.
     type: bool
@@ -240,6 +248,8 @@ ARGUMENTS: dict[str, t.Any] = {
         "choices": ["intermediate", "modern"],
         "default": "intermediate",
     },
+    "client_ca": {"type": "str", "default": ""},
+    "client_crl": {"type": "str", "default": ""},
     "hsts": {"type": "bool", "default": True},
     "service": {"type": "str", "default": "nginx"},
 }
@@ -250,6 +260,7 @@ def live_host(module: AnsibleModule) -> GatewayHost:
         run=lambda command: module.run_command(list(command), environ_update={"LC_ALL": "C"}),
         binary=module.get_bin_path("nginx", opt_dirs=["/usr/sbin", "/usr/local/sbin"]),
         service=module.params["service"],
+        systemctl=module.get_bin_path("systemctl"),
         is_root=os.geteuid() == 0,
     )
 

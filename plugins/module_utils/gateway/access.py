@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 
@@ -45,7 +46,7 @@ _MOVING = frozenset(
 )  # fmt: skip
 _SCRIPT = re.compile(r"js_|echo|.*_by_lua|perl_|passenger_|njs_|wasm_")
 _SCRIPT_MODULE = re.compile(r"lua|perl|_js_|njs|echo|dav|passenger|wasm|fancyindex|upload")
-_MODULE_FOLDERS = ("modules/", "/usr/lib/nginx/modules/", "/usr/share/nginx/modules/")
+_MODULE_FOLDERS = ("modules", "/usr/lib/nginx/modules", "/usr/share/nginx/modules")
 _KEY_ID = "$upstream_http_x_key_id"
 
 
@@ -171,6 +172,8 @@ def _target(gateway: Gateway) -> Problems:
     """Yield where the location behind the hop leads besides to the LLM server."""
     found = [(one, gateway.to(one)) for one in gateway.locations() if _opened_by_hop(one)]
     for scope, targets in found:
+        if targets and scope.value("proxy_cache", "off") != "off":
+            yield "gateway.auth.target", f"{scope.name}: answers are kept, and given to others"
         for target in targets:
             if not gateway.expected.is_backend(target):
                 yield (
@@ -182,14 +185,18 @@ def _target(gateway: Gateway) -> Problems:
 
 
 def backend_problems(config: Config, expected: Expected, gateway: Gateway | None) -> Problems:
-    """Yield everything in http, stream and mail that can reach the LLM server, but one location."""
+    """Yield everything in http, stream and mail that can reach the LLM server, but one location.
+
+    A relay to the gateway counts, too: it may bring a key along, and hides who is asking.
+    """
     for scope in config.scopes():
         ours = gateway is not None and scope.around("server") is gateway.server
         if ours and scope.kind == "location" and _opened_by_hop(scope):
             continue
         for one in scope.passes():
             targets = config.targets(one, scope)
-            if any(map(expected.may_reach, targets)):
+            relays = not ours and any(map(expected.is_gateway, targets))
+            if relays or any(map(expected.may_reach, targets)):
                 server = scope.around("server")
                 place = f" in {_server_name(server)}" if server is not None else ""
                 yield "gateway.auth.backend", f"{one.text} ({one.where}){place}"
@@ -257,8 +264,10 @@ def _moves(gateway: Gateway, scope: Scope) -> Iterator[str]:
 
 
 def module_problems(config: Config) -> Problems:
-    """Yield modules that could answer before anybody is asked who they are."""
+    """Yield modules that could answer before anybody is asked, and code from anywhere else."""
     for one in config.main.all("load_module"):
-        path = one.args[0] if one.args else ""
-        if _SCRIPT_MODULE.search(path.rpartition("/")[2]) or not path.startswith(_MODULE_FOLDERS):
+        folder, name = posixpath.split(posixpath.normpath(one.args[0] if one.args else ""))
+        if _SCRIPT_MODULE.search(name):
             yield "gateway.modules", f"{one.text} ({one.where})"
+        if folder not in _MODULE_FOLDERS:
+            yield "gateway.modules.place", f"{one.text} ({one.where})"

@@ -83,6 +83,19 @@ CHECKS: Mapping[str, Check] = {
         "medium", "nginx loads no module that can answer by itself", "none of a scripting language",
         "Remove the package or the load_module line.",
     ),
+    "gateway.modules.place": _auth(
+        "high", "nginx's modules are the distribution's", "from /usr/lib/nginx/modules only",
+        "Remove the load_module line, and see who wrote it.",
+    ),
+    "gateway.unit": _auth(
+        "high", "nginx's unit starts it as the distribution does",
+        "/usr/sbin/nginx with /etc/nginx/nginx.conf, and no code or files of somebody else's",
+        "See `systemctl cat nginx.service`, and remove the drop-in that changes it.",
+    ),
+    "gateway.workers": Check(
+        "service_sandbox", "high", "nginx's workers are not root", "a user of their own",
+        "Take `user root` out of nginx.conf and restart nginx (systemctl restart nginx).",
+    ),
     # Who gets in
     "gateway.auth.locations": _auth(
         "critical", "Every location of the gateway asks the key validator first",

@@ -74,7 +74,7 @@ def configuration_findings(directives: Sequence[Directive], expected: Expected) 
     config = Config(directives)
     gateway = find_gateway(config, expected)
     found = [
-        *_judged(("gateway.modules",), lambda: module_problems(config)),
+        *_judged(("gateway.modules", "gateway.modules.place"), lambda: module_problems(config)),
         *_judged(("gateway.auth.backend",), lambda: backend_problems(config, expected, gateway)),
     ]
     if gateway is None:

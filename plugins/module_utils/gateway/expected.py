@@ -112,6 +112,8 @@ class Expected:
     tls_profile: str
     hsts: bool
     backend_name: str
+    client_ca: str
+    client_crl: str
     routes: tuple[dict[str, t.Any], ...]
     addresses: frozenset[str]
 
@@ -147,6 +149,13 @@ class Expected:
     def is_validator(self, target: Target) -> bool:
         return target.host == f"unix:{self.validator_socket}"
 
+    def is_gateway(self, target: Target) -> bool:
+        """Tell whether a target is the gateway itself, or the key validator behind it."""
+        if target.host.startswith("unix:"):
+            return _socket(target.host) == _socket(f"unix:{self.validator_socket}")
+        ours = self.local(target.host) or target.host.lower() in self.server_names
+        return ours and target.port == self.port
+
     def _same(self, target: Target, host: str, port: int) -> bool:
         if host.startswith("unix:") or target.host.startswith("unix:"):
             return _socket(host) == _socket(target.host)
@@ -163,7 +172,10 @@ class Expected:
 
 
 def _socket(host: str) -> str | None:
-    return posixpath.normpath(host.removeprefix("unix:")) if host.startswith("unix:") else None
+    if not host.startswith("unix:"):
+        return None
+    # /var/run is a link to /run on every host that has systemd.
+    return re.sub(r"\A/var/run/", "/run/", posixpath.normpath(host.removeprefix("unix:")))
 
 
 def _limit(name: str, setting: object) -> Limit | None:
@@ -193,7 +205,7 @@ def expected_from(settings: Mapping[str, t.Any], addresses: t.Iterable[str] = ()
     size(settings["max_header_size"])
     same = (
         "port", "validator_socket", "access_log", "auth", "max_body_size", "max_header_size",
-        "client_timeout", "tls_profile", "hsts", "backend_name",
+        "client_timeout", "tls_profile", "hsts", "backend_name", "client_ca", "client_crl",
     )  # fmt: skip
     return Expected(
         server=server,

@@ -24,6 +24,16 @@ _OF_ADDRESS = frozenset({"x-forwarded-for", "x-real-ip"})
 _REQUEST = "$request_id $remote_addr $llm_endpoint_class $request_method $llm_route"
 _KEY_ROWS = {("", "$http_authorization"), ("default", "$http_x_api_key")}
 _CERTIFICATE_ROWS = {("SUCCESS", "$ssl_client_escaped_cert"), ("default", "")}
+# What the gateway adds to a client's headers; a key among them would be everybody's.
+_ADDED = frozenset(
+    {"host", "connection", "content-length", "x-gateway-request", "x-limit-key",
+     "x-client-certificate"}
+)  # fmt: skip
+# Variables that hold what was really sent, or what TLS has verified. A `map` or `set` can take
+# their place, for all servers (ngx_http_add_variable()).
+_FACTS = re.compile(r"(http|upstream_http|sent_http|cookie|ssl)_\w+")
+# What nginx does by itself with header names of other characters: it drops them
+_NAMES = (("underscores_in_headers", "off"), ("ignore_invalid_headers", "on"))
 _HALF_A_YEAR = 15_768_000
 
 
@@ -36,6 +46,8 @@ def header_problems(gateway: Gateway) -> Problems:
     for scope in asking:
         for problem in _believed(scope, gateway.config, gateway.expected):
             yield "gateway.auth.headers", f"{scope.name}: {problem}"
+    for problem in (*_false_facts(gateway.config), *_lax_names(gateway)):
+        yield "gateway.auth.headers", problem
     yield from _answered(gateway)
     for server in gateway.refusing():
         for scope in server.within():
@@ -75,6 +87,8 @@ def _believed(scope: Scope, config: Config, expected: Expected) -> Iterator[str]
     inner = re.fullmatch(r"<(\$\w+)>", headers.get("x-limit-key", ""))
     if inner is None or not _is_table(config, inner[1], "$http_x_api_key", _KEY_ROWS):
         yield f"X-Limit-Key is {headers.get('x-limit-key', 'not set')}"
+    for name in sorted(headers.keys() - _ADDED):
+        yield f"proxy_set_header {name}: what the client itself sent is replaced"
     shown = headers.get("x-client-certificate")
     if expected.certificates:
         good = _is_table(config, shown or "", "$ssl_client_verify", _CERTIFICATE_ROWS)
@@ -82,6 +96,29 @@ def _believed(scope: Scope, config: Config, expected: Expected) -> Iterator[str]
         good = shown == ""
     if not good:
         yield f"X-Client-Certificate is {'not set' if shown is None else shown or 'empty'}"
+
+
+def _false_facts(config: Config) -> Iterator[str]:
+    """Yield what puts something else in the place of a variable that nginx itself fills."""
+    for scope in config.scopes():
+        for one in scope.own if scope.around("http") else ():
+            defines = one.block is not None and one.name in ("map", "geo", "split_clients")
+            name = one.args[-1] if defines and one.args else ""
+            if one.name in ("set", "auth_request_set") and one.args:
+                name = one.args[0]
+            if _FACTS.fullmatch(name.lstrip("$")):
+                yield f"{one.text} ({one.where}): in the place of nginx's own variable"
+
+
+def _lax_names(gateway: Gateway) -> Iterator[str]:
+    """Yield servers that let X_API_KEY pass for X-API-Key, by which limits count.
+
+    nginx takes these from the default server before it knows the name.
+    """
+    for server in dict.fromkeys((*gateway.defaults, gateway.server)):
+        for name, good in _NAMES:
+            if (said := server.value(name, good)) != good:
+                yield f"{server.name}: {name} {said}"
 
 
 def _is_request(config: Config, text: str) -> bool:
@@ -101,8 +138,8 @@ def _answered(gateway: Gateway) -> Problems:
         headers = {}
         for one in scope.effective("add_header"):
             name, value, *words = (*one.args, "", "")
-            if "always" in words:
-                headers[name.lower()] = value
+            # Of two, clients take the first (RFC 6797, 8.1).
+            headers.setdefault(name.lower(), value if "always" in words else "")
         if gateway.expected.hsts and not _lasts(headers.get("strict-transport-security", "")):
             yield "gateway.tls.hsts", f"{scope.name}: no lasting Strict-Transport-Security, always"
         if headers.get("x-content-type-options", "").lower() != "nosniff":

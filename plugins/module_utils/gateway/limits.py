@@ -27,8 +27,8 @@ _CERTIFICATE = frozenset({"$ssl_client_fingerprint"})
 # The key as it was sent: roles/gateway, llm-gateway.conf.j2
 _KEY_SOURCE = "$http_x_api_key"
 _KEY_ROWS = {("", "$http_authorization"), ("default", "$http_x_api_key")}
-# Networks larger than these are everybody, not a proxy of one's own.
-_LARGEST = {4: 16, 6: 32}
+# Networks larger than these hold clients, too, and not just a few proxies of one's own.
+_LARGEST = {4: 28, 6: 124}
 # nginx's own values where nothing is said
 _BODY, _HEADER, _TIME = "1m", "8k", "60s"
 

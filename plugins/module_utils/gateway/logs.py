@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from ansible_collections.llmsec.hardening.plugins.module_utils.gateway.catalogue import Skip
 from ansible_collections.llmsec.hardening.plugins.module_utils.gateway.parts import Gateway
 from ansible_collections.llmsec.hardening.plugins.module_utils.gateway.tree import (
+    Config,
     Scope,
     dependencies,
     names_in,
@@ -56,8 +57,16 @@ def log_problems(gateway: Gateway) -> Problems:
             yield "gateway.logs.secrets", f"{scope.name}: client_body_in_file_only keeps all bodies"
     if not gateway.expected.access_log:
         yield "gateway.logs.access", Skip("turned off by gateway_access_log: false")
-    for scope in gateway.config.main.own:
-        for one in scope.block or () if scope.name == "events" else ():
+    yield from _whole_process(gateway.config)
+
+
+def _whole_process(config: Config) -> Problems:
+    """Yield what is said outside of `http`: whose connections are debugged, what a crash leaves."""
+    for one in config.main.all("worker_rlimit_core"):
+        if one.args != ("0",):
+            yield "gateway.logs.secrets", f"{one.text} ({one.where}): memory is kept after a crash"
+    for events in config.main.all("events"):
+        for one in events.block or ():
             if one.name == "debug_connection":
                 yield "gateway.logs.debug", f"{one.text} ({one.where})"
 

@@ -24,6 +24,8 @@ _SUITES = frozenset(
     for suite in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
 )
 _GROUPS = frozenset({"x25519mlkem768", "x25519", "prime256v1", "p-256", "secp384r1", "p-384"})
+# Options of ssl_conf_command that weaken nothing
+_OPTIONS = frozenset({"ktls", "prioritizechacha", "serverpreference", "-sessionticket"})
 # nginx before 1.27.3 spoke these where nothing is said.
 _OLD_PROTOCOLS = "TLSv1 TLSv1.1 TLSv1.2"
 
@@ -68,6 +70,11 @@ def _spoken(gateway: Gateway, server: Scope) -> Iterator[tuple[str, str]]:
     groups = server.value("ssl_ecdh_curve", "auto")
     if not _GROUPS.issuperset(groups.lower().split(":")):
         yield "ciphers", f"ssl_ecdh_curve {groups}"
+    for one in server.effective("ssl_conf_command"):
+        name, value = (*one.args, "", "")[:2]
+        if name.lower() != "options" or not _OPTIONS.issuperset(value.lower().split(",")):
+            # It is obeyed after nginx's own directives, and says other things than they do.
+            yield ("protocols" if "protocol" in name.lower() else "ciphers"), one.text
     if server.value("ssl_session_tickets", "on") != "off":
         yield "sessions", "ssl_session_tickets is on"
     if server.value("ssl_early_data", "off") != "off":
@@ -120,19 +127,27 @@ def certificate_problems(gateway: Gateway) -> Problems:
         for name in names:
             yield name, Skip("gateway_auth is api_key")
         return
-    server = gateway.server
+    server, expected = gateway.server, gateway.expected
     wanted = "optional" if gateway.expected.auth == "either" else "on"
     verify = server.value("ssl_verify_client", "off")
     if verify not in ("on", wanted):
         yield names[0], f"ssl_verify_client is {verify}, not {wanted}"
-    if not server.value("ssl_client_certificate"):
+    file = server.value("ssl_client_certificate")
+    if not file:
         yield names[0], "no ssl_client_certificate says whose certificates count"
+    elif file != (expected.client_ca or file):
+        yield names[0], f"ssl_client_certificate is {file}, not {expected.client_ca}"
     for one in server.effective("ssl_trusted_certificate"):
         yield names[0], f"{one.text} ({one.where}): clients' certificates of these CAs count, too"
-    if not server.value("ssl_crl"):
+    revoked = server.value("ssl_crl")
+    if not revoked:
         yield names[1], "no ssl_crl (gateway_client_crl is empty)"
-    cache = server.value("ssl_session_cache", "none")
-    if cache not in ("off", "none"):
-        yield names[2], f"ssl_session_cache is {cache}"
+    elif revoked != (expected.client_crl or revoked):
+        yield names[1], f"ssl_crl is {revoked}, not {expected.client_crl}"
+    # Sessions are looked up in the default server's cache: the name is not known yet.
+    for one in dict.fromkeys((server, *gateway.defaults)):
+        cache = one.value("ssl_session_cache", "none")
+        if cache not in ("off", "none"):
+            yield names[2], f"{one.name}: ssl_session_cache is {cache}"
     if server.value("ssl_session_tickets", "on") != "off":
         yield names[2], "ssl_session_tickets is on"

@@ -168,10 +168,8 @@ def _render(folder: Path) -> dict[str, Files]:
     done = subprocess.run(
         [sys.executable, "-m", "ansible", "playbook", "-i", hosts, "-e", python, "play.yml"],
         cwd=folder, capture_output=True, text=True, check=False,
-        env={
-            **os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "default",
-            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
-        },
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "default",
+             "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     said = re.findall(r'^ok: \[(\w+)\] => \{\s*"msg": "([^"]+)"', done.stdout, re.MULTILINE)

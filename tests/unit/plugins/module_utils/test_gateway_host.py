@@ -23,6 +23,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.gateway_host impo
     masters_of,
     parse_launch,
     permission_problems,
+    unit_finding,
     verify,
 )
 
@@ -48,6 +49,8 @@ class FakeHost(GatewayHost):
         self.times: dict[str, float] = {}
         self.owners: dict[str, tuple[int, int, int]] = {}
         self.answer = None
+        self.loaded: list[str] = ["/usr/sbin/nginx", "/usr/lib/x86_64-linux-gnu/libc.so.6"]
+        self.hidden: set[str] = set()
         self.asked: list[list[str]] = []
         for name, value in facts.items():
             setattr(self, name, value)
@@ -68,6 +71,12 @@ class FakeHost(GatewayHost):
     def owner(self, path):
         kind = stat.S_IFREG if path in self.files else stat.S_IFDIR
         return self.owners.get(path, (0, 0, kind | 0o755))
+
+    def code(self, pid):
+        return self.loaded
+
+    def sees_another(self, pid, path):
+        return path in self.hidden
 
     def stale(self, workers, path):
         return self.times.get(path, 0) > min(one.start for one in workers)
@@ -129,7 +138,7 @@ class TestLaunch:
         assert red(findings(host)) == {"gateway.logs.debug"}
         loaded = f"{DEBIANS} load_module /tmp/x.so;"
         host = FakeHost(green, found=[process(title=loaded), WORKER])
-        assert red(findings(host)) == {"gateway.modules"}
+        assert red(findings(host)) == {"gateway.modules.place"}
 
 
 class TestWholeHost:
@@ -139,7 +148,7 @@ class TestWholeHost:
         ours = [{"path": p, "content": x} for p, x in green.items() if "llm-gateway" in p]
         found = findings(FakeHost(green), ours)
         assert red(found) == set()
-        assert len(found) == 49
+        assert len(found) == 52
 
     def test_without_nginx_one_thing_is_said(self):
         found = findings(FakeHost({}, binary=None, found=[]))
@@ -198,7 +207,7 @@ class TestWholeHost:
         assert red(findings(FakeHost(green, times={path: 109}))) == set()
 
     def test_the_oldest_worker_counts(self, green):
-        young = process(pid=12, parent=10, start=900, title="nginx: worker process")
+        young = process(pid=12, parent=10, start=900, title="nginx: worker process", uid=33)
         host = FakeHost(green, times={SITE: 500}, found=[MASTER, young, WORKER])
         assert red(findings(host)) == {"gateway.loaded"}
 
@@ -210,6 +219,26 @@ class TestWholeHost:
     def test_without_workers_nothing_is_served(self, green):
         found = findings(FakeHost(green, found=[MASTER]))
         assert found["gateway.loaded"]["result"] == "error"
+
+    def test_what_the_running_nginx_does_not_see(self, green):
+        found = findings(FakeHost(green, hidden={SITE}))
+        assert red(found) == {"gateway.loaded"}
+        assert found["gateway.loaded"]["evidence"] == [
+            f"{SITE} is another file for the nginx that runs"
+        ]
+
+    def test_workers_that_are_root(self, green):
+        root = process(pid=11, parent=10, title="nginx: worker process", uid=0)
+        assert red(findings(FakeHost(green, found=[MASTER, root]))) == {"gateway.workers"}
+        text = green[MAIN].replace("user www-data;", "user root;")
+        found = findings(FakeHost({**green, MAIN: text}))
+        assert red(found) == {"gateway.workers"}
+        assert found["gateway.workers"]["control"] == "service_sandbox"
+
+    def test_who_may_write_keys_and_modules(self, green):
+        for path in ("/etc/llm-gateway/pki", "/usr/share/nginx/modules/ngx_stream_module.so"):
+            host = FakeHost(green, owners={path: (0, 0, stat.S_IFDIR | 0o777)})
+            assert red(findings(host)) == {"gateway.permissions"}
 
     def test_who_may_write(self, green):
         host = FakeHost(green, owners={SITE: (0, 0, stat.S_IFREG | 0o666)})
@@ -233,6 +262,9 @@ class TestMasters:
             ({"program": "/opt/nginx"}, "it runs /opt/nginx"),
             ({"unit": "cron.service"}, "it runs in cron.service"),
             ({"unit": None}, "it runs in no unit"),
+            ({"unit": "nginx-other.service"}, "it runs in nginx-other.service"),
+            ({"title": f"{DEBIANS} -c /root/x.conf"}, "-c /root/x.conf"),
+            ({"title": f"{DEBIANS} -p /srv/nginx/"}, "-p /srv/nginx/"),
         ],
     )
     def test_one_of_another_kind(self, changes, why):
@@ -244,6 +276,18 @@ class TestMasters:
         found = self.finding(MASTER, process(pid=99, title="nginx: master process nginx -c /x"))
         assert found["result"] == "fail"
         assert "-c /x" in found["actual"]
+
+    def test_code_from_elsewhere(self):
+        host = FakeHost({}, loaded=["/usr/sbin/nginx", "/srv/x.so"])
+        found = master_finding(host, [MASTER], MASTER)
+        assert found["evidence"] == ["it has loaded /srv/x.so"]
+
+    def test_a_worker_whose_master_was_killed(self):
+        orphan = process(pid=5, parent=1, title="nginx: worker process", uid=33)
+        masters = masters_of([orphan, MASTER, WORKER])
+        assert main_master(masters, "nginx") is MASTER
+        found = self.finding(*masters)
+        assert found["actual"] == "nginx runs twice: nginx: worker process"
 
     def test_a_users_own(self):
         assert self.finding(process(uid=1000, unit="user@1000.service"))["result"] == "fail"
@@ -258,6 +302,48 @@ class TestMasters:
         starting = process(pid=13, parent=10, title="/usr/sbin/nginx -g x;")
         found = masters_of([MASTER, WORKER, upgraded, bare, helper, starting])
         assert [one.pid for one in found] == [10, 20, 30]
+
+
+class TestUnit:
+    """What systemd would start nginx with the next time."""
+
+    START = (
+        "{ path=/usr/sbin/nginx ; argv[]=/usr/sbin/nginx -g daemon on; master_process on;%s ;"
+        " ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; status=0/0 }"
+    )
+
+    def finding(self, start=START % "", **facts):
+        shown = {"LoadState": "loaded", "ExecStart": start, "Environment": "", **facts}
+        text = "".join(f"{name}={value}\n" for name, value in shown.items())
+        return unit_finding(FakeHost({}, answer=(0, text, ""), systemctl="systemctl"))
+
+    def test_debians(self):
+        assert self.finding()["result"] == "pass"
+        assert self.finding(Environment="TZ=UTC", BindPaths="/srv/www")["result"] == "pass"
+
+    @pytest.mark.parametrize(
+        ("facts", "why"),
+        [
+            ({"start": START % " -c /tmp/other.conf"}, "-c /tmp/other.conf"),
+            ({"start": START % " -p /tmp"}, "-p /tmp"),
+            ({"start": START.replace("[]=/usr/sbin", "[]=/opt") % ""}, "ExecStart=/opt/nginx"),
+            ({"Environment": "TZ=UTC LD_PRELOAD=/x.so"}, "LD_PRELOAD is set"),
+            ({"RootDirectory": "/srv/x"}, "RootDirectory=/srv/x"),
+            ({"BindReadOnlyPaths": "/srv/x:/etc/nginx:rbind"}, "/etc/nginx"),
+        ],
+    )
+    def test_what_changes_it(self, facts, why):
+        found = self.finding(**facts)
+        assert (found["result"], found["severity"]) == ("fail", "high")
+        assert why in found["actual"]
+
+    def test_where_there_is_none(self):
+        assert unit_finding(FakeHost({}))["result"] == "skip"
+        assert self.finding(LoadState="not-found")["result"] == "skip"
+
+    def test_what_systemd_does_not_tell(self):
+        host = FakeHost({}, answer=(1, "", "no bus"), systemctl="systemctl")
+        assert unit_finding(host)["result"] == "error"
 
 
 class TestPermissions:
@@ -393,6 +479,29 @@ class TestProc:
         master, worker = host.processes()
         assert master == process(start=4711, uid=os.getuid())
         assert (worker.is_worker, worker.parent) == (True, 10)
+
+    def test_code_that_was_loaded(self, host):
+        (host.proc / "10/maps").write_text(
+            "55a0-55b0 r-xp 00000000 08:01 12 /usr/sbin/nginx\n"
+            "55b0-55c0 rw-p 00000000 08:01 12 /srv/data\n"
+            "7f00-7f10 r-xp 00000000 00:01 99 /memfd:x (deleted)\n"
+            "7f10-7f20 r-xp 00000000 00:00 0\n7f20-7f30 r-xp 00000000 00:00 0 [vdso]\n"
+        )
+        assert host.code(10) == ["/memfd:x (deleted)", "/usr/sbin/nginx"]
+
+    def test_another_file_in_its_place(self, host, tmp_path):
+        path = tmp_path / "nginx.conf"
+        path.write_text("")
+        assert not host.sees_another(10, str(path))
+        (host.proc / "10/root").symlink_to("/")
+        assert not host.sees_another(10, str(path))
+        (host.proc / "10/root").unlink()
+        other = tmp_path / f"10/root{path}"
+        other.parent.mkdir(parents=True)
+        assert host.sees_another(10, str(path))
+        other.write_text("")
+        assert host.sees_another(10, str(path))
+        assert not host.sees_another(10, "/not/there")
 
     def test_those_of_a_container_are_not(self, host):
         self.make(host.proc, 20, DEBIANS.encode(), net="net:[2]")

@@ -25,7 +25,7 @@ from tests.unit.plugins.gateway_files import (
 # Said of the host, not of the configuration
 OF_THE_HOST = {
     "gateway.configuration", "gateway.loaded", "gateway.master", "gateway.permissions",
-    "gateway.extra_files",
+    "gateway.extra_files", "gateway.unit", "gateway.workers",
 }  # fmt: skip
 TURNED_OFF = {
     "off": {

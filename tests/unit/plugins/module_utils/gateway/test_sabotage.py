@@ -77,7 +77,7 @@ def to(target: str) -> Edit:
 
 
 def in_http(text: str) -> Edit:
-    return edit(MAIN, "\tgzip on;\n", f"\tgzip on;\n{text}\n")
+    return edit(MAIN, "    gzip on;\n", f"    gzip on;\n{text}\n")
 
 
 def in_chat(text: str) -> Edit:
@@ -380,8 +380,55 @@ AUTHENTICATION: dict[str, tuple[Edit, set[str]]] = {
     ),
     "a module from elsewhere": (
         add("load_module /tmp/geoip.so;", "/etc/nginx/modules-enabled/x.conf"),
-        {"modules"},
+        {"modules.place"},
     ),
+    "a module from elsewhere, on a detour": (
+        add("load_module modules/../../x.so;", "/etc/nginx/modules-enabled/x.conf"),
+        {"modules.place"},
+    ),
+    "answers of the LLM server are cached": (
+        both(in_http(CACHE), in_backend("proxy_cache c; proxy_cache_valid any 1h;")),
+        {"auth.target"},
+    ),
+    "a relay to the gateway": (to("https://127.0.0.1:443"), {"auth.backend"}),
+    "a relay to the gateway's name": (
+        server("set $to llm.test; location / { proxy_pass https://$to; }"),
+        {"auth.backend"},
+    ),
+    "a stream to the gateway": (
+        stream("server { listen 9999; proxy_pass [::1]:443; }"),
+        {"auth.backend"},
+    ),
+    "a relay to the key validator": (
+        to("http://unix:/var/run/llm-key-validator.sock:/authorize"),
+        {"auth.backend"},
+    ),
+    "a key for everybody": (
+        edit(AUTHORIZE, "proxy_http_version", 'proxy_set_header X-Api-Key "x"; proxy_http_version'),
+        {"auth.headers"},
+    ),
+    "a key for everybody's verdict": (
+        in_verdict('proxy_set_header Authorization "Bearer x";'),
+        {"auth.headers"},
+    ),
+    "certificates by a header": (
+        in_http("map $http_x_cert $ssl_client_escaped_cert { default $http_x_cert; }"),
+        {"auth.headers"},
+    ),
+    "a verdict by a map": (
+        add('map "" $ssl_client_verify { default SUCCESS; }'),
+        {"auth.headers"},
+    ),
+    "another key for each request": (
+        add("map $request_id $http_x_api_key { default $request_id; }"),
+        {"auth.headers"},
+    ),
+    "a header that a foreign server sets": (
+        server("set $http_authorization x; return 404;"),
+        {"auth.headers"},
+    ),
+    "names with underscores": (in_http("underscores_in_headers on;"), {"auth.headers"}),
+    "invalid names": (in_default("ignore_invalid_headers off;"), {"auth.headers"}),
     "an identity goes on": (in_backend("proxy_set_header X-User $http_x_user;"), {"auth.headers"}),
     "the key goes on": (
         edit(
@@ -529,6 +576,10 @@ OTHERS: dict[str, tuple[Edit, set[str]]] = {
         in_server("set_real_ip_from ::/0;"),
         {"limits.client_address"},
     ),
+    "real addresses from the neighbours": (
+        in_http("set_real_ip_from 192.0.2.0/24;"),
+        {"limits.client_address"},
+    ),
     "no limit by address": (out(AUTHORIZE, BY_ADDRESS), {"limits.per_address"}),
     "no limit by key": (out(AUTHORIZE, BY_KEY), {"limits.per_key"}),
     "a dry run": (in_server("limit_req_dry_run on;"), {"limits.per_address", "limits.per_key"}),
@@ -569,6 +620,14 @@ OTHERS: dict[str, tuple[Edit, set[str]]] = {
         lambda files: {**files, TLS: re.sub(r"ssl_ciphers.*", "", files[TLS])},
         {"tls.ciphers"},
     ),
+    "suites by OpenSSL's own words": (
+        in_server('ssl_conf_command CipherString "ALL:@SECLEVEL=0";'),
+        {"tls.ciphers"},
+    ),
+    "versions by OpenSSL's own words": (
+        in_http("ssl_conf_command MinProtocol TLSv1;"),
+        {"tls.protocols"},
+    ),
     "old groups": (edit(TLS, "ssl_ecdh_curve ", "ssl_ecdh_curve secp256k1:"), {"tls.ciphers"}),
     "tickets": (edit(TLS, "ssl_session_tickets off", "ssl_session_tickets on"), {"tls.sessions"}),
     "early data": (in_server("ssl_early_data on;"), {"tls.early_data"}),
@@ -586,6 +645,10 @@ OTHERS: dict[str, tuple[Edit, set[str]]] = {
     "no HSTS on answers": (out(BACKEND, HSTS), {"tls.hsts"}),
     "no HSTS on refusals": (out(ERRORS, HSTS), {"tls.hsts"}),
     "HSTS for a minute": (edit(BACKEND, "max-age=63072000", "max-age=60"), {"tls.hsts"}),
+    "HSTS is taken back first": (
+        in_backend('add_header Strict-Transport-Security "max-age=0" always;'),
+        {"tls.hsts"},
+    ),
     "no nosniff": (
         out(BACKEND, "    add_header X-Content-Type-Options nosniff always;\n"),
         {"tls.nosniff"},
@@ -640,8 +703,8 @@ OTHERS: dict[str, tuple[Edit, set[str]]] = {
     "a debug log for some": (
         edit(
             MAIN,
-            "\tworker_connections 768;",
-            "\tworker_connections 768; debug_connection 10.0.0.1;",
+            "    worker_connections 768;",
+            "    worker_connections 768; debug_connection 10.0.0.1;",
         ),
         {"logs.debug"},
     ),
@@ -668,6 +731,10 @@ OTHERS: dict[str, tuple[Edit, set[str]]] = {
         {"logs.secrets"},
     ),
     "bodies in files": (in_server("client_body_in_file_only on;"), {"logs.secrets"}),
+    "memory after a crash": (
+        edit(MAIN, "events {", "worker_rlimit_core 500m;\nevents {"),
+        {"logs.secrets"},
+    ),
     "queries in a log": (
         edit(SITE, '"route":"$llm_route"', '"route":"$request_uri"'),
         {"logs.secrets"},
@@ -773,6 +840,29 @@ def test_the_same_with_certificates(variant: str, name: str, change: Edit, ids: 
     assert red(found) == {f"gateway.{one}" for one in ids}, name
 
 
+def test_other_files_of_cas_and_lists_are_named() -> None:
+    settings = {"client_ca": "/etc/llm-gateway/pki/client-ca.crt", "client_crl": "/else/list"}
+    variant = "both_intermediate"
+    found = judge(rendered()[variant], **{**options_of(variant), **settings})
+    assert red(found) == {"gateway.mtls.crl"}
+    assert found["gateway.mtls.crl"]["actual"].endswith("not /else/list")
+    settings = {"client_ca": "/else/ca", "client_crl": "/etc/llm-gateway/pki/client.crl"}
+    assert red(judge(rendered()[variant], **{**options_of(variant), **settings})) == {
+        "gateway.mtls.verify"
+    }
+
+
+def test_what_weakens_nothing_is_green() -> None:
+    harmless = both(
+        in_http(
+            "ssl_conf_command Options KTLS; set_real_ip_from 192.0.2.7; log_format x '$status';"
+            "map $http_upgrade $connection_upgrade { default upgrade; }"
+        ),
+        server("server_name a.test; set $args x; location / { proxy_pass http://127.0.0.1:3000; }"),
+    )
+    assert red(findings_of(harmless(rendered()["api_key_intermediate"]))) == set()
+
+
 def relocated(files: Files, folder: Path) -> Path:
     """Write a configuration where nginx can test it, with its paths below a folder."""
     port = str(free_port())
@@ -824,7 +914,7 @@ class TestWhereNothingWasHardened:
         found = judge(files)
         assert red(found) == {"gateway.present"}
         assert found["gateway.present"]["severity"] == "critical"
-        assert len(found) == 3
+        assert len(found) == 4
 
     def test_a_plain_proxy_is_named(self) -> None:
         found = judge({**DEBIAN, OTHER: f"server {{ listen 80; {TO_OLLAMA} }}"})
