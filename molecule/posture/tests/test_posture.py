@@ -29,6 +29,8 @@ SKIPPED = {
     "keys.plain_text.bounded", "service.nginx.packages", "service.llm-key-validator.packages",
 }  # fmt: skip
 
+FILES = ("gateway.files.", "gateway.extra_files", "gateway.loaded")
+
 
 def assess(directory: Path, **variables):
     """Assess the hosts; return (run, host → its findings by id)."""
@@ -87,8 +89,7 @@ def check(batch: list[Sabotage], found: dict[str, dict]) -> list[str]:
     return problems + [
         f"{', '.join(one.id for one in batch)}: {name} ({one['control']}) is red: {one['actual']}"
         for name, one in red.items()
-        if one["control"] not in allowed
-        and not (changed and name.startswith(("gateway.files.", "gateway.extra_files", "gateway.loaded")))
+        if one["control"] not in allowed and not (changed and name.startswith(FILES))
     ]
 
 
