@@ -569,7 +569,8 @@ def _in_show(key: str, wanted: Sequence[str], shown: str) -> list[str]:
     return [] if same else [f"in force is {key}={shown}"]
 
 
-# What DevicePolicy=closed leaves a service anyway
+# What DevicePolicy=closed leaves a service anyway, and ProtectClock= adds to read
+_KNOWN_KINDS = ("char-pts", "char-rtc")
 _PSEUDO_DEVICES = frozenset(
     f"/dev/{name}"
     for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts/ptmx")
@@ -580,7 +581,7 @@ def _more_devices(wanted: Iterable[str], shown: Iterable[str]) -> list[str]:
     """Return the devices in force that nobody asked for."""
     known = _PSEUDO_DEVICES.union(wanted)
     devices = [word for word in shown if word.startswith(("/dev/", "block-", "char-"))]
-    return [word for word in devices if word not in known and word != "char-pts"]
+    return [word for word in devices if word not in known and word not in _KNOWN_KINDS]
 
 
 def _plain(key: str, value: str) -> str:

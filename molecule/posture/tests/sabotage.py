@@ -164,7 +164,8 @@ def rounds(every: Iterable[Sabotage], hosts: int) -> list[list[list[Sabotage]]]:
 @contextmanager
 def broken(lab: Lab, host: str, batch: Iterable[Sabotage], key: str) -> Iterator[None]:
     """Break the host in several ways; afterwards it is as it was."""
-    batch = list(batch)
+    # What nothing is reloaded for comes last: others would have it read.
+    batch = sorted(batch, key=lambda one: one.apply == "true")
     # The log is put back as it was, so what is known of its end must be as well.
     head = AUDIT / host / "head.json"
     noted = head.read_text()
