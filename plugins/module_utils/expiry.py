@@ -76,16 +76,17 @@ def expiry_findings(
         yield not_measured(f"certificates.{path}", "tls", title, why, _REMEDY)
     for number, (kind, pem) in enumerate(blocks, 1):
         place = f"certificates.{path}.{number}"
+        # Without its list of revoked certificates nobody's certificate counts.
+        control = "mtls" if kind == "X509 CRL" else "tls"
         try:
             printed = ask(kind, pem)
             left = days_left(printed, now)
         except ValueError as exc:
-            yield not_measured(place, "tls", title, exc, _REMEDY)
+            yield not_measured(place, control, title, exc, _REMEDY)
             continue
         yield finding(
             place,
-            # Without its list of revoked certificates nobody's certificate counts.
-            "mtls" if kind == "X509 CRL" else "tls",
+            control,
             f"the {_WORDS[kind]} {_name(printed)} in {path} is good for {least_days} days more",
             "high" if left <= 0 else "medium",
             "pass" if left >= least_days else "fail",

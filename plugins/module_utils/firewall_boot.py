@@ -17,6 +17,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall_host imp
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.service_loopholes import (
     changed_lines,
+    shown,
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.subjects import Finding, Subject
 from ansible_collections.llmsec.hardening.plugins.module_utils.systemd_units import (
@@ -25,7 +26,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.systemd_units imp
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.unit_files import UnitFiles
 
-__all__ = ("files_finding", "policy_finding", "unit_finding")
+__all__ = ("exposed", "files_finding", "policy_finding", "unit_finding")
 
 _HARDEN = "Find out who changed it, then run llmsec.hardening.harden."
 _CONTROL = "network_isolation"
@@ -73,7 +74,7 @@ def _unit_problems(machine: Machine, unit: str, text: str) -> Iterator[str]:
         yield changed
     for path in files.dropins(""):
         yield from (
-            f"{each.key}={each.value} from {path} (line {each.line})"
+            f"{shown(each)} from {path} (line {each.line})"
             for each in parse_unit(files.read(path), path)
             if _DECIDES.match(each.key)
         )
@@ -85,11 +86,16 @@ def files_finding(machine: Machine, backend: Backend, kept: Mapping[str, str]) -
     try:
         if kept and machine.read(f"{KEPT}/load") != backend.load:
             problems.append(f"{KEPT}/load was changed, or is gone")
-        for path in (KEPT, *(f"{KEPT}/{name}" for name in ("load", *kept))):
-            problems += _others_may_write(machine, path)
+        problems += exposed(machine, kept)
     except (OSError, UnicodeDecodeError) as exc:
         return _FILES.not_measured(exc)
     return _FILES.judged(problems, expected="root's, unchanged", found="unchanged")
+
+
+def exposed(machine: Machine, kept: Mapping[str, str]) -> list[str]:
+    """Return what others than root may change of what the next boot loads."""
+    paths = (KEPT, *(f"{KEPT}/{name}" for name in ("load", *kept)))
+    return [text for path in paths for text in _others_may_write(machine, path)]
 
 
 def _others_may_write(machine: Machine, path: str) -> Iterator[str]:

@@ -223,10 +223,9 @@ class GatewayHost:
         real, root = os.path.realpath(path), self.proc / str(pid) / "root"
         try:
             ours = os.stat(real)
+            os.stat(root)
         except OSError:
-            return False
-        if not root.is_dir():
-            return False  # ended, or not told
+            return False  # gone or ended, or not told
         try:
             theirs = os.stat(f"{root}{real}")
         except OSError:

@@ -9,6 +9,8 @@ import contextlib
 import http.client
 import json
 import ssl
+import threading
+import time
 from collections.abc import Sequence
 
 from ansible_collections.llmsec.hardening.plugins.module_utils.listener_checks import Listener
@@ -17,6 +19,8 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.servers import SE
 __all__ = ("answers_as", "place_of", "who_answers")
 
 _TIMEOUT = 2.0
+# All of them together: one that sends a byte now and then would never be through.
+_DEADLINE = 10.0
 # So many ports are asked at most.
 _MOST = 20
 _MOST_ANSWER = 1 << 20
@@ -27,11 +31,22 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not
 
 def who_answers(server: str, listeners: Sequence[Listener]) -> frozenset[tuple[str, int]]:
     """Return (address, port) of the listeners behind which the server answers."""
-    return frozenset(
-        (each.address, each.port)
+    heard: list[tuple[str, int]] = []
+
+    def ask(address: str, port: int) -> None:
+        if answers_as(server, place_of(address), port):
+            heard.append((address, port))
+
+    until = time.monotonic() + _DEADLINE
+    threads = [
+        threading.Thread(target=ask, args=(each.address, each.port), daemon=True)
         for each in listeners[:_MOST]
-        if answers_as(server, place_of(each.address), each.port)
-    )
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return frozenset(heard)
 
 
 def place_of(address: str) -> str:

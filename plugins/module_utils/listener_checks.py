@@ -314,13 +314,19 @@ def _names_private(wanted: Wanted, command: str, own_port: int = 0) -> bool:
     return any(re.search(rf"(?<![0-9.]){port}(?![0-9.])", command) for port in ours - {own_port})
 
 
+def _leading_words(wanted: Wanted, command: str) -> str:
+    """Return a command with only the words that lead to a private port: others may be secret."""
+    program, *words = command.split()
+    return " ".join([program, *(each for each in words if _names_private(wanted, each))])
+
+
 def _relay(wanted: Wanted, host: Host) -> Finding:
     subject = Subject(
         "listeners.relay", "loopback", "no public listener passes requests on to a private port",
         "critical", _STOP,
     )  # fmt: skip
     # A tunnel to the outside, or one over UDP, has no listener here.
-    tunnels = [each for each in host.relays if _names_private(wanted, each)]
+    tunnels = [_leading_words(wanted, each) for each in host.relays if _names_private(wanted, each)]
     expected = "none that names a private port, or answers as the LLM server"
     finding = _judged_listeners(
         subject, host,

@@ -52,7 +52,7 @@ _RELAYS = frozenset(
     {
         "autossh", "bore", "chisel", "cloudflared", "frpc", "gost", "nc",
         "nc.openbsd", "nc.traditional", "ncat", "ngrok", "rathole", "redir", "rinetd",
-        "simpleproxy", "socat", "ssh", "stunnel", "systemd-socket-",
+        "simpleproxy", "socat", "ssh", "stunnel", "stunnel4", "systemd-socket-",
     }
 )  # fmt: skip
 _MOST_COMMAND = 4096  # bytes of a command line that are looked at
@@ -147,16 +147,28 @@ class _Sockets:
         return self._join(here, holders), why or others
 
     def relays(self) -> list[str]:
-        """Return the command lines of programs that pass connections on."""
+        """Return the command lines of programs that pass connections on.
+
+        Those of other network namespaces, such as containers, do not reach this one's loopback.
+        """
         found = []
+        own = self._namespace("self")
         for folder in self._proc.glob("[0-9]*"):
             with suppress(OSError):
+                if self._namespace(folder.name) not in (own, ""):
+                    continue
                 name = (folder / "comm").read_text(errors="replace").rstrip("\n")
                 command = self._command(int(folder.name)) if name in _RELAYS else ""
                 # ssh as a client reaches nobody else's in but by a reverse tunnel.
                 if command and (name != "ssh" or re.search(r" -[A-Za-z]*R", command)):
                     found.append(command.strip())
         return found
+
+    def _namespace(self, pid: str) -> str:
+        """Return which network namespace a process is in, "" where that is not told."""
+        with suppress(OSError):
+            return os.readlink(self._proc / pid / "ns/net")
+        return ""
 
     def _elsewhere(self) -> list[list[KernelSocket]]:
         """Return the tables of the other network namespaces (network_namespaces(7)).

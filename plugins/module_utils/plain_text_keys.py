@@ -30,17 +30,19 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.host_view import 
 __all__ = ("SEARCH_PATHS", "Budget", "Hit", "Search", "describe", "keys_in", "search")
 
 # A glob each. A folder is searched with all that is in it, unless a wildcard ends its name. What is
-# small and likely comes first: the search ends when its time is up.
+# small and likely comes first: the search ends when its time is up, and a model or a disk image in
+# the last ones takes all of it.
 SEARCH_PATHS = (
     "/etc/llm-key-validator", "/etc/nginx", "/etc/llm-gateway", "/etc/systemd/system",
     "/etc/default", "/etc/environment", "/etc/profile", "/etc/profile.d", "/etc/cron.d",
     "/etc/crontab", "/var/spool/cron", "/usr/local/lib/systemd", "/usr/lib/systemd/system",
-    "/root/.*", "/root/*", "/root/.config", "/root/*/*", "/home/*/.*", "/home/*/*",
-    "/home/*/.config", "/home/*/*/*",
-    "/opt/*", "/opt/.env", "/opt/*/*", "/opt/*/*/*", "/srv/*", "/srv/*/*", "/srv/*/*/*",
-    "/usr/local/bin/*", "/usr/local/etc", "/var/www/*", "/var/www/*/*", "/etc",
+    "/root/.*", "/root/*", "/root/.config", "/home/*/.*", "/home/*/*", "/home/*/.config",
+    "/opt/*.env", "/opt/.env", "/opt/*/.env", "/opt/*/*.env", "/opt/*/*.y*ml", "/opt/*/*.json",
+    "/srv/*.env", "/srv/*/.env", "/srv/*/*.env", "/usr/local/etc", "/etc",
     "/var/lib/docker/containers/*/*.json",
     "/tmp", "/var/tmp", "/run", "/var/log",  # noqa: S108 - they are read, not written
+    "/opt/*", "/opt/*/*", "/srv/*", "/srv/*/*", "/var/www/*", "/var/www/*/*", "/usr/local/bin/*",
+    "/root/*/*", "/home/*/*/*", "/opt/*/*/*", "/srv/*/*/*",
 )  # fmt: skip
 
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")

@@ -10,6 +10,7 @@ command past all of it. What is named here has no business in a confined service
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ansible_collections.llmsec.hardening.plugins.module_utils.systemd_units import (
@@ -28,6 +29,7 @@ __all__ = (
     "powerful",
     "preloads",
     "program",
+    "shown",
 )
 
 # Groups whose members are as good as root, or read what is not theirs: the container engines'
@@ -101,16 +103,24 @@ def powerful(groups: Iterable[str]) -> list[str]:
     return sorted(POWERFUL_GROUPS.intersection(groups))
 
 
+def shown(assignment: Assignment) -> str:
+    """Return a line of a unit file, without the values of variables: they may be secrets."""
+    value = assignment.value
+    if assignment.key in ("Environment", "SetCredential"):
+        value = f"{re.split(r'[=:]', value)[0]}..."
+    return f"{assignment.key}={value}"
+
+
 def changed_lines(path: str, found: Sequence[Assignment], promised: Sequence[Assignment]) -> str:
     """Return how a unit file differs from what was installed, "" when it does not."""
     left = [(each.section, each.key, each.value) for each in found]
     right = [(each.section, each.key, each.value) for each in promised]
     for each in found:
         if (each.section, each.key, each.value) not in right:
-            return f"{path} was changed: {each.key}={each.value} (line {each.line})"
-    for section, key, value in right:
-        if (section, key, value) not in left:
-            return f"{path} was changed: {key}={value} is gone from [{section}]"
+            return f"{path} was changed: {shown(each)} (line {each.line})"
+    for each in promised:
+        if (each.section, each.key, each.value) not in left:
+            return f"{path} was changed: {shown(each)} is gone from [{each.section}]"
     return "" if left == right else f"{path} was changed: its lines are in another order"
 
 
@@ -138,7 +148,9 @@ def program(
             problems.append(f"ExecStart={each.value} {place}")
     # Of a script the interpreter comes first.
     if command is not None and name not in map(posixpath.basename, command[:2]):
-        problems.append(f"its process is {' '.join(command)[:200] or 'without a command line'}")
+        # What follows may be secret.
+        said = " ".join(command[:2])[:200]
+        problems.append(f"its process is {said or 'without a command line'}")
     return problems
 
 

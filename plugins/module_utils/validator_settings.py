@@ -9,6 +9,7 @@ held against what the control node would write. Pure.
 
 from __future__ import annotations
 
+import re
 import typing as t
 from collections.abc import Iterator, Mapping
 
@@ -90,5 +91,6 @@ def _text(name: str, found: object, wanted: object) -> str:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    # Somebody may have put a password into an address.
+    text = re.sub(r"//[^/@\s]*@", "//...@", str(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

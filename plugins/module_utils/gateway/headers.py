@@ -29,9 +29,12 @@ _ADDED = frozenset(
     {"host", "connection", "content-length", "x-gateway-request", "x-limit-key",
      "x-client-certificate"}
 )  # fmt: skip
-# Variables that hold what was really sent, or what TLS has verified. A `map` or `set` can take
-# their place, for all servers (ngx_http_add_variable()).
-_FACTS = re.compile(r"(http|upstream_http|sent_http|cookie|ssl)_\w+")
+# Variables of the role's files that hold what was really sent, or what TLS has verified. A `map` or
+# `set` can take their place, for all servers (ngx_http_add_variable()).
+_FACTS = re.compile(
+    r"http_(accept|authorization|content_type|transfer_encoding|x_api_key)"
+    r"|upstream_http_(ratelimit|x)_\w+|ssl_client_\w+"
+)
 # What nginx does by itself with header names of other characters: it drops them
 _NAMES = (("underscores_in_headers", "off"), ("ignore_invalid_headers", "on"))
 _HALF_A_YEAR = 15_768_000

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from types import SimpleNamespace
 
 import pytest
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall_boot import (
+    exposed,
     files_finding,
     policy_finding,
     unit_finding,
@@ -90,6 +92,18 @@ def test_files_that_the_next_boot_loads(host):
     assert "has mode 0777" in look()["actual"]
     place.unlink()
     assert "is gone" in look()["actual"]
+
+
+def test_files_that_others_may_change_are_written_anew(host):
+    folder = host.machine.path("/etc/llm-firewall")
+    (folder / "ruleset.nft").chmod(0o666)
+    folder.chmod(0o777)
+    assert len([one for one in exposed(host.machine, KEPT) if "mode" in one]) >= 2
+    host.machine.store("/etc/llm-firewall", {**KEPT, "load": "#!/bin/sh\n"})
+    modes = [stat.S_IMODE(one.stat().st_mode) for one in (folder, folder / "ruleset.nft")]
+    assert modes == [0o700, 0o600]
+    if os.geteuid() == 0:
+        assert exposed(host.machine, KEPT) == []
 
 
 def test_rules_that_are_not_the_inventorys():

@@ -401,6 +401,12 @@ def test_a_tunnel_without_a_listener(command):
     assert reds(relays=["socat - TCP:198.51.100.7:114344"]) == {}
 
 
+def test_a_tunnels_password_is_not_shown():
+    command = "chisel client --auth me:hush https://far.example R:8080:127.0.0.1:11434"
+    found = findings(relays=[command])["listeners.relay"]
+    assert found["actual"] == "chisel R:8080:127.0.0.1:11434"
+
+
 def test_a_container_that_publishes_a_port_of_its_own():
     command = "/usr/bin/docker-proxy -host-port 3000 -container-ip 172.17.0.2 -container-port {}"
     for port, expected in ((8081, False), (11434, True)):

@@ -90,6 +90,16 @@ def test_a_socket_in_another_network_namespace(tmp_path):
     assert not [each for each in found.listeners if str(tmp_path) in each.command]
 
 
+def test_only_relays_of_this_network_are_told(tmp_path):
+    for pid, namespace in (("self", 1), ("70", 1), ("71", 2)):
+        write(tmp_path / f"proc/{pid}/comm", "socat\n")
+        write(tmp_path / f"proc/{pid}/cmdline", f"socat\0TCP:{pid}\0")
+        (tmp_path / f"proc/{pid}/ns").mkdir()
+        (tmp_path / f"proc/{pid}/ns/net").symlink_to(f"net:[{namespace}]")
+    found = read_host(Told(tmp_path), is_root=True, proc=str(tmp_path / "proc"))
+    assert found.relays == ["socat TCP:70"]
+
+
 def test_without_root_other_namespaces_and_rules_are_not_read(tmp_path):
     found = read_host(Told(tmp_path), is_root=False)
     assert "without root" in found.elsewhere.why

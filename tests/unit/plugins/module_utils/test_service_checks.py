@@ -296,7 +296,19 @@ def test_a_unit_file_that_is_not_as_it_was_installed():
         assert reds(facts, expected) == {"unit_file": "fail"}
     gone = (Fragment(UNIT, MAIN.replace("Environment=PATH=/bin\n", "")), FILES.fragments[1])
     facts = replace(FACTS, files=replace(FILES, fragments=gone))
-    assert "Environment=PATH=/bin is gone" in str(judge(expected, facts))
+    assert "Environment=PATH... is gone" in str(judge(expected, facts))
+
+
+def test_no_finding_shows_a_variables_value():
+    text = MAIN + "Environment=HTTPS_PROXY=http://me:hush@192.0.2.1\n"
+    fragments = (Fragment(UNIT, text), FILES.fragments[1])
+    command = ("/bin/sh", "-c", "TOKEN=hush exec ollama serve")
+    facts = replace(
+        FACTS, files=replace(FILES, fragments=fragments), process=replace(PROCESS, command=command)
+    )
+    found = str(judge(replace(EXPECTED, text=MAIN), facts))
+    assert "Environment=HTTPS_PROXY... (line" in found
+    assert "hush" not in found
 
 
 def test_what_the_installed_unit_file_says_is_no_way_around():

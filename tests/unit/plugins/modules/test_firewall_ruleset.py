@@ -58,7 +58,7 @@ def apply(machine, run_module, kind):
     return run
 
 
-def test_present_confirmed_absent(apply):
+def test_present_confirmed_absent(apply, machine):
     foretold = apply(check=True)
     applied = apply()
     assert foretold["changed"] is applied["changed"] is True
@@ -68,6 +68,8 @@ def test_present_confirmed_absent(apply):
     assert apply("confirmed")["changed"] is True
     again = [apply(), apply("confirmed")]
     assert [(result["changed"], result["armed"]) for result in again] == [(False, False)] * 2
+    machine.path("/etc/llm-firewall/load").chmod(0o666)
+    assert [apply("confirmed")["changed"] for _unused in range(2)] == [True, False]
     assert apply("absent", check=True)["changed"] is True
     assert apply("absent")["changed"] is True
     assert apply("absent")["changed"] is False

@@ -857,6 +857,8 @@ def test_what_weakens_nothing_is_green() -> None:
         in_http(
             "ssl_conf_command Options KTLS; set_real_ip_from 192.0.2.7; log_format x '$status';"
             "map $http_upgrade $connection_upgrade { default upgrade; }"
+            "map $ssl_protocol $ssl_is_old { default 0; }"
+            "map $http_user_agent $http_bot { default 0; }"
         ),
         server("server_name a.test; set $args x; location / { proxy_pass http://127.0.0.1:3000; }"),
     )
