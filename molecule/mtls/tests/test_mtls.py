@@ -307,7 +307,7 @@ def load(gateways, contexts, requests=REQUESTS):
     try:
         yield seen
         hurry.set()
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 60
         while sum(seen.values()) < requests and time.monotonic() < deadline:
             time.sleep(0.1)
     finally:
