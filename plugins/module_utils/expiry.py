@@ -1,10 +1,12 @@
 # Copyright: (c) 2026, llmsec.hardening contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long certificates and revocation lists are still good, judged from what openssl says."""
+"""Certificates and revocation lists: how long they are still good, judged from what openssl says,
+and whether they are the ones that were put there."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import typing as t
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.findings import (
     not_measured,
 )
 
-__all__ = ("COMMANDS", "Ask", "days_left", "expiry_findings", "pem_blocks")
+__all__ = ("COMMANDS", "Ask", "content_finding", "days_left", "expiry_findings", "pem_blocks")
 
 # Gives what openssl prints for one PEM block on its standard input. Raises ValueError.
 Ask = Callable[[str, str], str]
@@ -71,17 +73,20 @@ def expiry_findings(
     blocks = pem_blocks(text) if text is not None else []
     if not blocks:
         why = "there is no such file" if text is None else "no certificate or list is in it"
-        yield not_measured(f"certificates.{path}", title, why, _REMEDY)
+        yield not_measured(f"certificates.{path}", "tls", title, why, _REMEDY)
     for number, (kind, pem) in enumerate(blocks, 1):
         place = f"certificates.{path}.{number}"
+        # Without its list of revoked certificates nobody's certificate counts.
+        control = "mtls" if kind == "X509 CRL" else "tls"
         try:
             printed = ask(kind, pem)
             left = days_left(printed, now)
         except ValueError as exc:
-            yield not_measured(place, title, exc, _REMEDY)
+            yield not_measured(place, control, title, exc, _REMEDY)
             continue
         yield finding(
             place,
+            control,
             f"the {_WORDS[kind]} {_name(printed)} in {path} is good for {least_days} days more",
             "high" if left <= 0 else "medium",
             "pass" if left >= least_days else "fail",
@@ -90,3 +95,21 @@ def expiry_findings(
             evidence=printed.splitlines(),
             remediation=_REMEDY,
         )
+
+
+def content_finding(path: str, data: bytes | None, sha256: str) -> dict[str, t.Any]:
+    """Return whether the file is the one with this checksum (lower-case hex).
+
+    One more CA in it would let in whom that CA likes, an older list whoever was revoked since.
+    `data` is what is in the file, None when it is not there.
+    """
+    where, control = f"certificates.{path}.unchanged", "mtls"
+    title = f"{path} is as the control node has it"
+    remedy = "See who changed it, then run llmsec.hardening.harden, which puts it back."
+    if data is None:
+        return not_measured(where, control, title, "there is no such file", remedy)
+    found = hashlib.sha256(data).hexdigest()
+    return finding(
+        where, control, title, "high", "pass" if found == sha256 else "fail",
+        expected=f"SHA-256 {sha256}", actual=f"SHA-256 {found}", remediation=remedy,
+    )  # fmt: skip

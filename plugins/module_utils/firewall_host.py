@@ -141,8 +141,12 @@ class Machine:
     def store(self, directory: str, files: Files) -> None:
         """Make the directory hold these files and no others, each put in place in one step."""
         place = self.path(directory)
+        if place.is_symlink():
+            place.unlink()
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         place.chmod(0o700)
+        if os.geteuid() == 0:
+            os.chown(place, 0, 0)
         for name, text in files.items():
             temporary = place / f".{name}.new"
             with open(

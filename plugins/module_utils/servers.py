@@ -17,7 +17,9 @@ from typing import Any
 
 __all__ = (
     "ENDPOINT_CLASSES",
+    "MALICIOUS_RELEASES",
     "SERVERS",
+    "VERSION_FLOORS",
     "Route",
     "Server",
     "UnknownServerError",
@@ -301,6 +303,29 @@ _OLLAMA = Server(
 )
 
 SERVERS: Mapping[str, Server] = MappingProxyType({server.name: server for server in (_OLLAMA,)})
+
+# The advisories of LocalAI and LiteLLM, newest first; of LiteLLM's some spare very old releases.
+_LOCALAI_FLOORS = (VersionFloor(version="4.6.0", cves=("CVE-2026-59707",)),)
+_LITELLM_FLOORS = (
+    VersionFloor(
+        version="1.84.0",
+        cves=(
+            "CVE-2026-49468", "CVE-2026-42203", "CVE-2026-40217", "CVE-2026-47101",
+            "CVE-2026-47102", "CVE-2026-35029",
+        ),
+    ),
+    VersionFloor(version="1.83.7", cves=("CVE-2026-42208", "CVE-2026-42271")),
+)  # fmt: skip
+
+# Also of servers that have no entry above yet: a host may run one that nobody hardened.
+VERSION_FLOORS: Mapping[str, tuple[VersionFloor, ...]] = MappingProxyType(
+    {"ollama": _OLLAMA_FLOORS, "localai": _LOCALAI_FLOORS, "litellm": _LITELLM_FLOORS}
+)
+
+# Releases that somebody else put on the package index (24 March 2026).
+MALICIOUS_RELEASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"litellm": ("1.82.7", "1.82.8")}
+)
 
 
 def get_server(name: str) -> Server:

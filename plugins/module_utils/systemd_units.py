@@ -33,6 +33,7 @@ __all__ = (
     "expand_specifiers",
     "explain",
     "find_conflicts",
+    "holds",
     "in_force",
     "make_wish",
     "order_dropins",
@@ -596,18 +597,23 @@ def _masking(fragments: Sequence[Fragment], own_path: str) -> list[Conflict]:
     ]
 
 
+def holds(assignments: Sequence[Assignment], place: tuple[str, str], values: Sequence[str]) -> bool:
+    """Tell whether what is in force for a (section, directive) means the same as `values`."""
+    section, key = place
+    effective = in_force(assignments, section, key, is_list=_is_list(key, values))
+    wanted = [value for value in values if value]
+    return _same(key, [each.value for each in effective], wanted)
+
+
 def _directive_conflicts(
     assignments: Sequence[Assignment], own_path: str, place: tuple[str, str], values: Sequence[str]
 ) -> list[Conflict]:
     """Compare what is in force for one directive with what we set."""
-    section, key = place
-    effective = in_force(assignments, section, key, is_list=_is_list(key, values))
-    wanted = [value for value in values if value]
-    if _same(key, [each.value for each in effective], wanted):
+    if holds(assignments, place, values):
         return []
     later = _after_ours(assignments, own_path)
     culprits = [each for each in later if (each.section, each.key) == place]
-    return [Conflict(each.path, each.line, f"{key}={each.value}") for each in culprits]
+    return [Conflict(each.path, each.line, f"{each.key}={each.value}") for each in culprits]
 
 
 def _after_ours(assignments: Sequence[Assignment], own_path: str) -> list[Assignment]:

@@ -98,7 +98,10 @@ import difflib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.llmsec.hardening.plugins.module_utils import firewall_host
+from ansible_collections.llmsec.hardening.plugins.module_utils import (
+    firewall_boot,
+    firewall_host,
+)
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.checks import (
     Connection,
     lock_out,
@@ -226,7 +229,9 @@ class Work:
         kept = firewall_host.kept(self.machine, self.backend)
         loader = self.machine.read(f"{firewall_host.KEPT}/load")
         other = self.other.installed() and bool(self.other.live())
-        changed = kept != files or loader != self.backend.load or other
+        # Written anew, they are root's alone again.
+        exposed = firewall_boot.exposed(self.machine, kept)
+        changed = kept != files or loader != self.backend.load or bool(exposed) or other
         if not self.module.check_mode and (changed or firewall_host.pending(self.machine)):
             firewall_host.confirm(self.machine, self.backend, self.other, files)
         before, after = ("\n".join(each.values()) for each in (kept, files))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: verify_certificates
-short_description: Say how long certificates and revocation lists are still good
+short_description: Say how long certificates are still good, and whether they were changed
 version_added: 0.2.0
 description:
   - Reads PEM files on the host with C(openssl), and gives a finding for each certificate and each
@@ -21,6 +21,12 @@ options:
     description: How many days each must be good for from now on.
     type: int
     default: 14
+  unchanged:
+    description:
+      - SHA-256 checksums in lower-case hex, by path, of files that must be as they were put there.
+        One more CA among those of clients would let in whom it likes, and an older revocation list
+        whoever was revoked since.
+    type: dict
 extends_documentation_fragment:
   - llmsec.hardening.attributes
 attributes:
@@ -60,6 +66,7 @@ findings:
   elements: dict
   contains:
     id: {description: Stable name of the check., type: str}
+    control: {description: The control that it is about., type: str}
     title: {description: What must hold., type: str}
     severity: {description: "V(high) for what has expired or cannot be read.", type: str}
     result: {description: "V(pass), V(fail), or V(error) for what was not measured.", type: str}
@@ -75,14 +82,15 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.llmsec.hardening.plugins.module_utils.expiry import (
     COMMANDS,
+    content_finding,
     expiry_findings,
 )
 
 
-def read(path: str) -> str | None:
+def read(path: str) -> bytes | None:
     """Return what is in a file, None when it is not there or cannot be read."""
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
+        with open(path, "rb") as file:
             return file.read()
     except OSError:
         return None
@@ -93,6 +101,7 @@ def main() -> None:
         argument_spec={
             "paths": {"type": "list", "elements": "path", "required": True},
             "least_days": {"type": "int", "default": 14},
+            "unchanged": {"type": "dict"},
         },
         supports_check_mode=True,
     )
@@ -107,7 +116,11 @@ def main() -> None:
     findings: list[dict[str, t.Any]] = []
     for path in module.params["paths"]:
         least = module.params["least_days"]
-        findings += expiry_findings(path, read(path), ask, time.time(), least)
+        data = read(path)
+        text = None if data is None else data.decode("ascii", "replace")
+        findings += expiry_findings(path, text, ask, time.time(), least)
+    for path, sha256 in (module.params["unchanged"] or {}).items():
+        findings.append(content_finding(path, read(path), str(sha256)))
     module.exit_json(changed=False, findings=findings)
 
 

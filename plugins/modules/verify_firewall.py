@@ -19,6 +19,13 @@ options:
     description: The unit that loads the rules at boot. Empty means not to look.
     type: str
     default: llm-firewall.service
+  unit_text:
+    description:
+      - The whole text of that unit's file as it was installed. The one on the host must say the
+        same, comments apart, and no drop-in may keep it from loading the rules. Not compared when
+        empty.
+    type: str
+    default: ""
 extends_documentation_fragment:
   - llmsec.hardening.firewall_policy
   - llmsec.hardening.attributes
@@ -55,6 +62,7 @@ findings:
   elements: dict
   contains:
     id: {description: Stable name of the check., type: str}
+    control: {description: The control that it is about., type: str}
     title: {description: What must hold., type: str}
     severity: {description: V(high) or V(medium)., type: str}
     result: {description: "V(pass), V(fail), or V(error) for what was not measured.", type: str}
@@ -68,7 +76,10 @@ import difflib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.llmsec.hardening.plugins.module_utils import firewall_host
+from ansible_collections.llmsec.hardening.plugins.module_utils import (
+    firewall_boot,
+    firewall_host,
+)
 from ansible_collections.llmsec.hardening.plugins.module_utils.findings import (
     finding,
     not_measured,
@@ -100,6 +111,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall_options 
 )
 
 Finding = dict[str, t.Any]
+CONTROL = "network_isolation"
 REMEDY = "Run llmsec.hardening.harden."
 
 
@@ -109,17 +121,19 @@ def judged(machine: Machine, backend: Backend, policy: Policy, kept: dict) -> t.
     try:
         rulesets["live"] = firewall_host.whole_rules(machine, backend)
     except (FirewallError, RulesetError, OSError) as exc:
-        yield not_measured("firewall.live", "the rules in force can be read", exc, REMEDY)
+        yield not_measured("firewall.live", CONTROL, "the rules in force can be read", exc, REMEDY)
     try:
         if kept:
             rulesets["kept"] = firewall_host.own_rules(machine, backend, kept)
     except (FirewallError, RulesetError, OSError) as exc:
         yield not_measured(
-            "firewall.kept", "the rules kept for the next boot can be loaded", exc, REMEDY
+            "firewall.kept", CONTROL, "the rules kept for the next boot can be loaded", exc, REMEDY
         )
     here = places(machine)
     if not here:
-        yield not_measured("firewall.address", "the host has an address", "it has none", REMEDY)
+        yield not_measured(
+            "firewall.address", CONTROL, "the host has an address", "it has none", REMEDY
+        )
     yield from verdict_findings(policy, here, rulesets)
 
 
@@ -129,24 +143,13 @@ def drift(backend: Backend, kept: dict) -> Finding:
     try:
         live, boot = backend.live(), backend.listed(kept) if kept else ""
     except (FirewallError, OSError) as exc:
-        return not_measured("firewall.drift", title, exc, REMEDY)
+        return not_measured("firewall.drift", CONTROL, title, exc, REMEDY)
     lines = difflib.unified_diff(boot.splitlines(), live.splitlines(), "kept", "live", lineterm="")
     same = bool(kept) and live == boot
     actual = "they are" if same else "they differ" if kept else "none are kept"
     return finding(
-        "firewall.drift", title, "high", "pass" if same else "fail",
+        "firewall.drift", CONTROL, title, "high", "pass" if same else "fail",
         expected="they are", actual=actual, evidence=[*lines][:40], remediation=REMEDY,
-    )  # fmt: skip
-
-
-def enabled(machine: Machine, unit: str) -> Finding:
-    """Return whether the unit loads the rules at boot."""
-    _status, output, _errors = machine.run(["systemctl", "is-enabled", "--", unit], "")
-    state = output.strip() or "unknown"
-    return finding(
-        "firewall.unit", f"{unit} loads the rules at boot", "high",
-        "pass" if state == "enabled" else "fail", expected="enabled", actual=state,
-        remediation=REMEDY,
     )  # fmt: skip
 
 
@@ -156,6 +159,7 @@ def main() -> None:
             "backend": BACKEND,
             "policy": {"type": "dict", "options": POLICY},
             "unit": {"type": "str", "default": "llm-firewall.service"},
+            "unit_text": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -169,14 +173,23 @@ def main() -> None:
         needed = " and ".join(backend.packages)
         found = [
             not_measured(
-                "firewall.backend", "the rules can be read", f"{needed} not installed", REMEDY
+                "firewall.backend",
+                CONTROL,
+                "the rules can be read",
+                f"{needed} not installed",
+                REMEDY,
             )
         ]
         module.exit_json(changed=False, findings=found)
     kept = firewall_host.kept(machine, backend)
     findings = [*judged(machine, backend, policy, kept), drift(backend, kept)]
-    if module.params["unit"]:
-        findings.append(enabled(machine, module.params["unit"]))
+    unit = module.params["unit"]
+    if unit:
+        findings += [
+            firewall_boot.policy_finding(backend, kept, backend.render(policy)),
+            firewall_boot.files_finding(machine, backend, kept),
+            firewall_boot.unit_finding(machine, unit, module.params["unit_text"]),
+        ]
     module.exit_json(changed=False, findings=findings)
 
 

@@ -27,6 +27,7 @@ DEBIAN = "12"
 
 DESCRIPTION = STATE / "demo.json"
 BEFORE = STATE / "before.json"
+REPORT = STATE / "report"
 INVENTORY = STATE / "inventory"
 VARIABLES = INVENTORY / "group_vars" / "llm_hosts"
 CA_FILE = STATE / "pki" / "ca.crt"
@@ -76,6 +77,14 @@ def write_variables(mode: str) -> None:
         "pki_ca_directory": "{{ inventory_dir }}/../pki",
         "lab_ollama_archive": str(artifacts.ollama()),
         "lab_model": str(artifacts.model()),
+        "posture_waivers": [
+            {
+                "id": "service.ollama.version",
+                "reason": "The lab builds the newest release that its module proxy has.",
+                "owner": "the demo",
+                "expires": "2099-12-31",
+            }
+        ],
     }
     (VARIABLES / "gateway.yml").write_text(json.dumps(content, indent=2) + "\n")
 
@@ -186,11 +195,22 @@ def give_to_caller() -> None:
             shutil.chown(path, int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"]))
 
 
-def attack_before(up: Lab, target: Target) -> list[Seen]:
+def assess(name: str, words: list[str]) -> None:
+    """What the collection says of the host: .lab/report/NAME.*, whatever it is."""
+    options = {"posture_report_dir": str(REPORT), "posture_report_name": name}
+    if name != "before":
+        options["posture_baseline"] = str(REPORT / "before.json")
+    extra = json.dumps({**options, "posture_fail_on": "never"})
+    playbook("llmsec.hardening.assess", *words, "-e", extra)
+
+
+def attack_before(up: Lab, target: Target, words: list[str]) -> list[Seen]:
     """The probes on the open host; remembered, for a second demo finds it hardened."""
     if not BEFORE.exists():
         with step("Installing Ollama the way most guides do"):
             playbook(ROOT / "tests/lab/open_ollama.yml")
+        with step("Assessing it: ansible-playbook -i .lab/inventory llmsec.hardening.assess"):
+            assess("before", words)
         with step("Attacking it from the stranger"):
             equip_clients(up)
             BEFORE.write_text(json.dumps([asdict(seen) for seen in probe(target)]))
@@ -208,9 +228,12 @@ def up_and_harden(words: list[str]) -> int:
     key = issue_key()
     v4, v6 = hosts.addresses()["gateway"]
     target = Target(hosts, v4, v6, SERVER_NAME, CA_ON_HOSTS, key, MODEL, mode, CERTIFICATE_ON_HOSTS)
-    before = attack_before(hosts, target)
+    before = attack_before(hosts, target, words)
     with step("Hardening it: ansible-playbook -i .lab/inventory llmsec.hardening.harden"):
-        playbook("llmsec.hardening.harden", *words)
+        # The assessment comes next, with a report.
+        playbook("llmsec.hardening.harden", *words, "-e", "harden_assess=false")
+    with step("Assessing it again"):
+        assess("after", words)
     write_description(hosts, key, mode)
     with step("Attacking it again"):
         equip_clients(hosts)
@@ -218,6 +241,7 @@ def up_and_harden(words: list[str]) -> int:
     give_to_caller()
     print(f"\n{table(before, after)}\n\nAsk it yourself:\n\n  {curl_line(v4, mode)}\n")
     print(f"What the gateway wrote down (no prompt, no key is in it):\n\n{audit_log(hosts)}\n")
+    print("What the collection says of it, before and after: .lab/report/after.html\n")
     print("The hosts stay up (.lab/demo.json says where); ./dev demo down removes them.")
     say(f"The whole demo took {time.monotonic() - start:.0f} s")
     # Other settings than the default may well turn the limits off: the table shows it.
@@ -230,7 +254,8 @@ def down() -> None:
     Lab("demo", [], inventory_directory=INVENTORY).down()
     for path in (DESCRIPTION, BEFORE, KEY_FILE, CURL_HEADER):
         path.unlink(missing_ok=True)
-    shutil.rmtree(CA_FILE.parent, ignore_errors=True)
+    for folder in (CA_FILE.parent, REPORT):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(words: list[str]) -> int:

@@ -72,6 +72,8 @@ def lab() -> Lab:
         "lab_clients": CLIENTS,
         "lab_server_name": "{{ inventory_hostname }}.llm.example.com",
         "lab_state": "{{ inventory_dir }}/..",
+        # The scenario `posture` looks at assessments.
+        "harden_assess": False,
     }
     return Lab("molecule", neighbours() + hosts, variables=variables, open_image=open_image.name)
 

@@ -234,7 +234,7 @@ def verdict_findings(
         for case in cases(policy, places):
             judgement = judge(ruleset, case.packet, case.hook)
             yield finding(
-                f"{case.id}.{name}", f"{name}: {case.title}", case.severity,
+                f"{case.id}.{name}", "network_isolation", f"{name}: {case.title}", case.severity,
                 _result(case, judgement), expected=_WORDS[case.expected],
                 actual=_WORDS[judgement.verdict], evidence=judgement.deciding,
                 remediation=case.remediation,

@@ -38,6 +38,7 @@ events {{ worker_connections 256; }}
 http {{
     client_body_temp_path body; proxy_temp_path proxy;
     fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+    access_log access.log;
     include conf.d/*.conf;
 }}
 """

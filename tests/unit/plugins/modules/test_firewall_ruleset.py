@@ -58,7 +58,7 @@ def apply(machine, run_module, kind):
     return run
 
 
-def test_present_confirmed_absent(apply):
+def test_present_confirmed_absent(apply, machine):
     foretold = apply(check=True)
     applied = apply()
     assert foretold["changed"] is applied["changed"] is True
@@ -68,6 +68,8 @@ def test_present_confirmed_absent(apply):
     assert apply("confirmed")["changed"] is True
     again = [apply(), apply("confirmed")]
     assert [(result["changed"], result["armed"]) for result in again] == [(False, False)] * 2
+    machine.path("/etc/llm-firewall/load").chmod(0o666)
+    assert [apply("confirmed")["changed"] for _unused in range(2)] == [True, False]
     assert apply("absent", check=True)["changed"] is True
     assert apply("absent")["changed"] is True
     assert apply("absent")["changed"] is False
@@ -122,6 +124,24 @@ def test_verify(apply, machine, run_module):
     assert found["firewall.loopback.11434.ipv6.user-65534.live"] == "fail"
     assert found["firewall.loopback.11434.ipv6.user-65534.kept"] == "pass"
     assert found["firewall.drift"] == "fail"
+
+
+def test_one_network_more_in_force_and_kept(apply, machine, run_module):
+    def verify():
+        found = run_module(
+            verify_firewall.main, backend=apply.backend, policy=POLICY, unit="x.service"
+        )["findings"]
+        return {finding["id"]: finding["result"] for finding in found}
+
+    more = {**POLICY, "guards": [POLICY["guards"][0], {**POLICY["guards"][1], "sources": [
+        "192.0.2.0/24", "198.18.0.5"]}]}  # fmt: skip
+    apply()
+    apply("confirmed")
+    assert (verify()["firewall.policy"], verify()["firewall.files"]) == ("pass", "pass")
+    apply(policy=more)
+    apply("confirmed", policy=more)
+    found = verify()
+    assert (found["firewall.drift"], found["firewall.policy"]) == ("pass", "fail")
 
 
 def test_what_cannot_be_read_is_an_error(apply, machine, run_module):

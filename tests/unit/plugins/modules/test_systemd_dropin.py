@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.llmsec.hardening.plugins.module_utils import unit_files
+from ansible_collections.llmsec.hardening.plugins.module_utils.unit_files import UnitFiles
 from ansible_collections.llmsec.hardening.plugins.modules import systemd_dropin
-from ansible_collections.llmsec.hardening.plugins.modules.systemd_dropin import UnitFiles
 
 NAME = "50-llm-hardening.conf"
 
@@ -47,10 +48,10 @@ def host(tmp_path, monkeypatch):
     )
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{systemctl.parent}:{os.environ['PATH']}")
-    places = tuple(f"{tmp_path}{place}" for place in systemd_dropin.UNIT_PATHS)
-    monkeypatch.setattr(systemd_dropin, "UNIT_PATHS", places)
+    places = tuple(f"{tmp_path}{place}" for place in unit_files.UNIT_PATHS)
+    monkeypatch.setattr(unit_files, "UNIT_PATHS", places)
     monkeypatch.setattr(systemd_dropin, "OWN_PLACE", f"{tmp_path}/etc/systemd/system")
-    units = systemd_dropin.dropin_directories.__globals__
+    units = unit_files.dropin_directories.__globals__
     monkeypatch.setitem(units, "UNIT_PATHS", places)
     if os.geteuid() != 0:  # only root can give files away
         monkeypatch.setattr(systemd_dropin, "fix_attributes", lambda module, path: False)

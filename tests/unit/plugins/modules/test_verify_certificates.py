@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from ansible_collections.llmsec.hardening.plugins.module_utils.expiry import days_left
 from ansible_collections.llmsec.hardening.plugins.modules import verify_certificates
@@ -80,3 +82,21 @@ def test_openssls_way_to_write_a_time(printed, days):
 def test_no_end_is_an_error(printed):
     with pytest.raises(ValueError):
         days_left(printed, 0)
+
+
+def test_one_more_ca_is_found(verify, run_module, tmp_path):
+    file = tmp_path / "client-ca.crt"
+    file.write_text(pem(90))
+    put = hashlib.sha256(file.read_bytes()).hexdigest()
+
+    def unchanged():
+        found = run_module(verify_certificates.main, paths=[str(file)], unchanged={str(file): put})[
+            "findings"
+        ]
+        return {one["id"]: one["result"] for one in found}[f"certificates.{file}.unchanged"]
+
+    assert unchanged() == "pass"
+    file.write_text(pem(90) + pem(90))
+    assert unchanged() == "fail"
+    file.unlink()
+    assert unchanged() == "error"
