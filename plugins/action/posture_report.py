@@ -12,14 +12,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 import typing as t
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.llmsec.hardening.plugins.module_utils import own_files
 from ansible_collections.llmsec.hardening.plugins.module_utils.posture import formats, table
 from ansible_collections.llmsec.hardening.plugins.module_utils.posture.baseline import (
     Baseline,
@@ -86,41 +85,6 @@ def inventory_path(inventory: object, here: str) -> str:
     return "inventory"
 
 
-def is_current(path: str, text: str) -> bool:
-    """Return whether the file holds this text and is as private as it should be."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o7777
-            return mode == _FILE_MODE and not os.path.islink(path) and file.read() == text
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def write(path: str, text: str) -> None:
-    """Replace the file in one step. Raises OSError."""
-    folder, name = os.path.split(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            os.fchmod(descriptor, _FILE_MODE)
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def store(folder: str, texts: Mapping[str, str], *, check: bool) -> bool:
-    """Write the files that are not current; return whether there were any. Raises OSError."""
-    stale = {path: text for path, text in texts.items() if not is_current(path, text)}
-    if stale and not check:
-        os.makedirs(folder, mode=_FOLDER_MODE, exist_ok=True)
-        for path, text in stale.items():
-            write(path, text)
-    return bool(stale)
-
-
 def summary(report: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Return the counts of all findings, of each host and of what has changed."""
     changes = report["changes"]
@@ -154,7 +118,9 @@ class ActionModule(ActionBase):
             folder = self._loader.path_dwim(params["directory"])
             named = {suffix: os.path.join(folder, f"{params['name']}.{suffix}") for suffix in texts}
             files = {named[suffix]: text for suffix, text in texts.items()}
-            result["changed"] = store(folder, files, check=self._task.check_mode)
+            result["changed"] = own_files.store(
+                files, mode=_FILE_MODE, folder_mode=_FOLDER_MODE, check=self._task.check_mode
+            )
         # from None: Ansible adds the text of a cause to that of the error, which holds it already
         except BaselineError as error:
             raise AnsibleActionFail(f"baseline: {error}.") from None

@@ -292,7 +292,7 @@ class Endpoint:
         if self.context is None:
             return Wire(connection)
         try:
-            # Encoded before wrap_socket takes the connection: a name that is none would leave it open.
+            # Before wrap_socket has taken the connection: a name that is none would leave it open.
             wanted = (self.server_name if name is None else name).encode("idna")
             return Wire(self.context.wrap_socket(connection, server_hostname=wanted or None))
         except TimeoutError as exc:

@@ -155,13 +155,10 @@ EXAMPLES = r"""
   register: audit_log
 
 - name: Note the head for the next time
-  ansible.builtin.copy:
-    content: "{{ audit_log.head | to_json }}\n"
-    dest: "{{ inventory_dir }}/../audit/{{ inventory_hostname }}/head.json"
-    mode: "0600"
-  delegate_to: localhost
-  become: false
-  when: audit_log.head
+  llmsec.hardening.audit_head:
+    path: "{{ inventory_dir }}/../audit/{{ inventory_hostname }}/head.json"
+    head: "{{ audit_log.head }}"
+  when: audit_log.head | length > 0
 """
 
 RETURN = r"""
