@@ -182,7 +182,7 @@ CEILINGS = {
     "max_images 1": [
         (generate(images=["AAAA"]), generate(images=["AAAA"] * 2)),
     ],
-    "prompts of 200 characters": [
+    "max_prompt_characters 200": [
         (generate(prompt="a" * 200), generate(prompt="a" * 201)),
         # Characters, not bytes
         (generate(prompt="\N{EURO SIGN}" * 200), generate(prompt="\N{EURO SIGN}" * 201)),
@@ -207,8 +207,11 @@ def test_body_size_of_the_tier(ask, size, status):
     """A body of 20,000 bytes is read, and its prompt is too long then."""
     empty = len(generate(prompt="").body)
     (answer,) = ask("small", generate(prompt="a" * (size - empty)))
-    kinds = {400: "invalid_request", 413: "request_too_large"}
-    assert_refused(answer, status, kinds[status], "200" if status == 400 else "20000 bytes")
+    kind, words = {
+        400: ("invalid_request", "max_prompt_characters 200"),
+        413: ("request_too_large", "max_body_bytes 20000"),
+    }[status]
+    assert_refused(answer, status, kind, words)
 
 
 def test_body_size_of_the_gateway(gateway, keys):

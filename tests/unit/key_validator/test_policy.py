@@ -111,6 +111,7 @@ def test_size_of_the_body(limit: int, over: int) -> None:
     if refusal is not None:
         assert (refusal.reason, refusal.status) == ("body_size", 413)
         assert f"{limit} bytes" in refusal.message
+        assert f"(max_body_bytes {limit})" in refusal.message
 
 
 def test_no_limit_on_the_body() -> None:
@@ -127,6 +128,7 @@ def test_size_of_the_prompt(length: int, expected: str) -> None:
     if refusal is not None:
         assert refusal.status == 400
         assert "5 characters" in refusal.message
+        assert "(max_prompt_characters 5)" in refusal.message
 
 
 @pytest.mark.parametrize(("limit", "asked"), CEILINGS)

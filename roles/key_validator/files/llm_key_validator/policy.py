@@ -54,7 +54,8 @@ def judge_size(tier: Tier, body_bytes: int) -> Refusal | None:
     limit = tier.max_body_bytes
     if limit is None or body_bytes <= limit:
         return None
-    return Refusal("body_size", 413, f"The key's tier allows bodies of {limit} bytes at most.")
+    message = f"The key's tier allows bodies of {limit} bytes at most (max_body_bytes {limit})."
+    return Refusal("body_size", 413, message)
 
 
 def judge_model(globs: tuple[str, ...], name: str) -> Refusal | None:
@@ -82,8 +83,8 @@ def _judge_prompt(tier: Tier, prompt: Prompt | None) -> Refusal | None:
     limit = tier.max_prompt_characters
     if limit is None or prompt is None or prompt.length <= limit:
         return None
-    message = f"The key's tier allows prompts of {limit} characters at most."
-    return Refusal("prompt_size", 400, message)
+    words = f"prompts of {limit} characters at most (max_prompt_characters {limit})"
+    return Refusal("prompt_size", 400, f"The key's tier allows {words}.")
 
 
 def _judge_asked(tier: Tier, asked: Asked) -> Refusal | None:
