@@ -230,12 +230,28 @@ def test_wrong_content_type(ask, content_type):
     assert_refused(ask("app", question)[0], 400, "invalid_request")
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "zstd", "identity"])
-def test_a_compressed_body_is_no_json(ask, encoding):
-    """The header that would tell the LLM server to unpack it does not travel on."""
-    body = gzip.compress(ASK_TINY.body)
-    question = Question("/v1/responses", body, headers={"Content-Encoding": encoding})
-    assert_refused(ask("app", question)[0], 400, "invalid_request")
+ASK_RESPONSE = post("/v1/responses", model="tiny", input="hi", max_output_tokens=4)
+
+
+def labelled(encoding, body):
+    return Question(ASK_RESPONSE.path, body, headers={"Content-Encoding": encoding})
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "GZIP", "identity, gzip"])
+@pytest.mark.parametrize("body", [ASK_RESPONSE.body, gzip.compress(ASK_RESPONSE.body)])
+def test_a_body_that_is_said_to_be_compressed(ask, encoding, body):
+    """Whatever it is: Ollama unpacks some, and would read what nobody judged."""
+    (answer,) = ask("app", labelled(encoding, body))
+    assert_refused(answer, 400, "invalid_request", "Content-Encoding")
+
+
+def test_a_body_that_is_said_to_be_as_it_is(ask):
+    packed = gzip.compress(ASK_RESPONSE.body)
+    plain, compressed = ask(
+        "app", labelled("identity", ASK_RESPONSE.body), labelled("identity", packed)
+    )
+    assert plain.status == 200, plain
+    assert_refused(compressed, 400, "invalid_request")
 
 
 def test_a_body_where_none_is_due(ask):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import typing as t
@@ -115,6 +116,17 @@ def test_the_llm_server_hears_no_identity_and_no_query(stage: Stage) -> None:
     assert llm.target == "/api/chat"
     assert set(llm.headers) == {"host", "accept", "content-type", "content-length", "x-request-id"}
     assert llm.headers["host"] == ["localhost:11434"]
+
+
+@pytest.mark.parametrize("body", [CHAT, gzip.compress(CHAT)])
+@pytest.mark.parametrize("encoding", ["zstd", "gzip", "identity"])
+def test_the_hop_hears_how_a_body_is_encoded(stage: Stage, encoding: str, body: bytes) -> None:
+    """The hop refuses all but the last; the LLM server would learn of none."""
+    stage.ask("POST", "/api/chat", body, Content_Encoding=encoding)
+    (hop,), (llm,) = stage.authorized(), stage.llm.heard
+    assert hop.headers["content-encoding"] == [encoding]
+    assert "content-encoding" not in llm.headers
+    assert hop.body == llm.body == body
 
 
 def test_an_answer_streams_through(stage: Stage) -> None:

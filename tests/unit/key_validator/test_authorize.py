@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import json
 import re
@@ -237,6 +238,26 @@ def test_what_is_refused_and_why(changes: dict[str, t.Any], expected: int, reaso
     assert hop.metrics.authorizations[reason] == 1
     assert "request" not in hop.audit.actions
     assert len(hop.in_flight) == 0
+
+
+@pytest.mark.parametrize("body", [CHAT, gzip.compress(CHAT)])
+@pytest.mark.parametrize(
+    "encoding", [b"zstd", b"gzip", b"x", b"identity, br", (b"identity", b"br")]
+)
+def test_an_encoded_body_is_refused_whatever_it_is(encoding: t.Any, body: bytes) -> None:
+    """Who unpacks it reads another body than the one that was judged."""
+    hop = Hop()
+    answer = hop.ask(body, content_encoding=encoding)
+    assert status(answer) == 400
+    assert "Content-Encoding" in message(answer)
+    assert hop.audit.actions == ["refusal"]
+    assert hop.audit.records[0]["event.reason"] == "body"
+
+
+@pytest.mark.parametrize("encoding", [(), b"", b"identity", b" Identity\t", (b"identity", b"")])
+def test_the_encoding_that_is_none(encoding: t.Any) -> None:
+    assert status(Hop().ask(content_encoding=encoding)) == 200
+    assert status(Hop().ask(gzip.compress(CHAT), content_encoding=encoding)) == 400
 
 
 @pytest.mark.parametrize(

@@ -450,6 +450,14 @@ def test_a_body_arrives_whole_in_any_pieces(body: bytes, cuts: list[int]) -> Non
     assert edge.listener.buffered == 0
 
 
+def test_every_encoding_of_a_body_is_kept() -> None:
+    edge = Edge()
+    stream = authorize(b"{}", "Content-Encoding: zstd", "content-encoding: identity")
+    assert talk(stream, edge=edge).written == GONE_ON
+    (asked,) = edge.hop.asked
+    assert asked.headers.content_encoding == (b"zstd", b"identity")
+
+
 @pytest.mark.parametrize("length", ["50001", "-1", "5x", "5, 5", "0x5", "99999999999999"])
 def test_a_body_too_large_or_of_odd_length_is_refused_before_it_comes(length: str) -> None:
     edge = Edge()

@@ -97,7 +97,7 @@ class _Call:
     route: Route
     tier: Tier
     reply: Reply
-    content_type: Sequence[bytes]
+    headers: RequestHeaders
     # Empty once it is read and recorded; its size stays
     body: bytes
     body_bytes: int
@@ -117,6 +117,7 @@ _UNCOUNTED = Refusal(
     "counters", 503, "The gateway cannot count this request now.", (("Retry-After", "5"),)
 )
 _NO_ROUTE = Refusal("route", 404, "No such endpoint here.")
+_ENCODED = Refusal("body", 400, "The request may have no Content-Encoding: send the body as it is.")
 _NO_TIER = Refusal("tier", 403, "The API key's tier does not exist on this gateway.")
 _LIST_ANSWER = b"application/json; charset=utf-8"
 
@@ -209,8 +210,8 @@ class Authorizer:
         if route is not None and route.endpoint_class == context.endpoint_class:
             tier = self._rules.tiers.get(record.tier or self._rules.default_tier)
             if tier is not None:
-                body, content_type = request.body, request.headers.content_type
-                return _Call(context, record, route, tier, reply, content_type, body, len(body))
+                body, headers = request.body, request.headers
+                return _Call(context, record, route, tier, reply, headers, body, len(body))
             refusal = _NO_TIER
         self._refuse_unjudged(context, refusal, record, reply)
         return None
@@ -244,8 +245,10 @@ class Authorizer:
 
     def _read(self, call: _Call) -> Refusal | None:
         """Read the body and judge what it asks for."""
+        if _is_encoded(call.headers.content_encoding):
+            return _ENCODED
         try:
-            content_type = only(call.content_type or (b"",))
+            content_type = only(call.headers.content_type or (b"",))
             reading = read_body(call.route.body, content_type, call.body)
         except RefusalError:
             return Refusal("body", 400, "The request has more than one Content-Type.")
@@ -375,6 +378,14 @@ class Authorizer:
         if not task.cancelled() and task.exception() is not None:
             kind = type(task.exception()).__name__
             self._journal.say(Level.ERROR, "internal_error", kind=kind)
+
+
+def _is_encoded(values: Sequence[bytes]) -> bool:
+    """Tell whether the client says that its body is to be unpacked before it is read.
+
+    Some LLM servers would; what is read here is the body as it came.
+    """
+    return any(value.strip(b" \t").lower() not in (b"", b"identity") for value in values)
 
 
 def _identity(context: Context, record: KeyRecord | None) -> dict[str, t.Any]:

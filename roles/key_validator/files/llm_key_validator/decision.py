@@ -125,8 +125,9 @@ class RequestHeaders:
     limit_key: Sequence[bytes] = ()
     # The client's certificate, if nginx verified one: percent-encoded PEM
     client_certificate: Sequence[bytes] = ()
-    # What the body is, as the client says
+    # What the body is, and what it is packed in, as the client says
     content_type: Sequence[bytes] = ()
+    content_encoding: Sequence[bytes] = ()
 
 
 class Context(NamedTuple):

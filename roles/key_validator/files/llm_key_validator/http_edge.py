@@ -36,6 +36,7 @@ _SLOTS = {
     b"X-Limit-Key": "limit_key",
     b"X-Client-Certificate": "client_certificate",
     b"Content-Type": "content_type",
+    b"Content-Encoding": "content_encoding",
     b"Content-Length": "content_length",
     b"Transfer-Encoding": "transfer_encoding",
     # Of no interest, and in every request
