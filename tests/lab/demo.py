@@ -178,14 +178,19 @@ def curl_line(address: str, mode: str) -> str:
     )
 
 
-def audit_log(up: Lab) -> str:
-    """What the gateway wrote down of the application server, and whether the log is whole."""
-    shown = []
+def audit_log(up: Lab) -> tuple[str, list[str]]:
+    """What the gateway wrote down of the application server, and what is wrong with the log."""
+    shown, wrong = [], []
     for words in (("query", "--key", KEY_ID), ("tail", "-n", "3"), ("verify",)):
+        command = f"llm-audit {' '.join(words)}"
         result = up.run("gateway", "llm-audit", *words)
-        shown.append(f"  $ sudo llm-audit {' '.join(words)}")
+        shown.append(f"  $ sudo {command}")
         shown += [f"  {line}" for line in (result.stdout + result.stderr).splitlines()]
-    return "\n".join(shown)
+        if result.returncode != 0:
+            wrong.append(f"{command} ended with {result.returncode}")
+        elif words[0] == "query" and not result.stdout.strip():
+            wrong.append(f"{command} found nothing")
+    return "\n".join(shown), wrong
 
 
 def give_to_caller() -> None:
@@ -240,13 +245,16 @@ def up_and_harden(words: list[str]) -> int:
         after = probe(target)
     give_to_caller()
     print(f"\n{table(before, after)}\n\nAsk it yourself:\n\n  {curl_line(v4, mode)}\n")
-    print(f"What the gateway wrote down (no prompt, no key is in it):\n\n{audit_log(hosts)}\n")
+    written, wrong = audit_log(hosts)
+    print(f"What the gateway wrote down (no prompt, no key is in it):\n\n{written}\n")
     print("What the collection says of it, before and after: .lab/report/after.html\n")
     print("The hosts stay up (.lab/demo.json says where); ./dev demo down removes them.")
     say(f"The whole demo took {time.monotonic() - start:.0f} s")
     # Other settings than the default may well turn the limits off: the table shows it.
     judged = [seen for seen in after if not (words and seen.title == FLOOD_TITLE)]
-    return 0 if all(seen.good for seen in judged) else 1
+    if wrong:
+        print(f"The audit log is NOT AS IT MUST BE: {'; '.join(wrong)}")
+    return 0 if all(seen.good for seen in judged) and not wrong else 1
 
 
 def down() -> None:
