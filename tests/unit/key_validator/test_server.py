@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -416,6 +417,16 @@ def test_without_the_pepper_it_does_not_start(host: Host) -> None:
         host.notify.settimeout(2)
         host.start()
     assert "prompt-pepper" in host.log()[0]["problem"]
+
+
+def test_a_plain_digest_needs_no_pepper(host: Host) -> None:
+    (host.folder / "audit/credentials/prompt-pepper").unlink()
+    host.configure(audit_prompt_digest="sha256")
+    host.start()
+    assert host.authorize(BODY).status == 200
+    request = host.records()[-1]
+    assert request["llm.prompt.hash"] == hashlib.sha256(b"a secret thought").hexdigest()
+    assert request["llm.prompt.hash_algorithm"] == "sha256"
 
 
 def test_a_user_signal_puts_the_file_aside(host: Host) -> None:
