@@ -270,7 +270,18 @@ def load(gateway, keys):
         yield lambda: pool.submit(run_load, gateway, keys)
 
 
-@pytest.mark.usefixtures("recorder")
+@pytest.fixture
+def auditor(ask, audit, tmp_path):
+    """Has the first key: when all is over, the seals fit as well, and no epoch is missing."""
+    yield
+    ask("app", LIST)
+    audit.wait_for_seal()
+    result = audit.judge(audit.copy(tmp_path), "--anchor", audit.anchor)
+    assert (result["verdict"], result["seals_checked"]) == ("whole", True), result
+
+
+# The auditor comes before `disk`, so that the log is back in its place when it is copied.
+@pytest.mark.usefixtures("recorder", "auditor")
 def test_ten_thousand_requests_and_everything_goes_wrong(ask, audit, disk, load):
     # There is nothing to kill or to tell while systemd waits to start it again.
     def kill():
