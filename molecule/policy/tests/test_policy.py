@@ -238,11 +238,11 @@ def labelled(encoding, body):
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd", "GZIP", "identity, gzip"])
-@pytest.mark.parametrize("body", [ASK_RESPONSE.body, gzip.compress(ASK_RESPONSE.body)])
-def test_a_body_that_is_said_to_be_compressed(ask, encoding, body):
+def test_a_body_that_is_said_to_be_compressed(ask, encoding):
     """Whatever it is: Ollama unpacks some, and would read what nobody judged."""
-    (answer,) = ask("app", labelled(encoding, body))
-    assert_refused(answer, 400, "invalid_request", "Content-Encoding")
+    for body in (ASK_RESPONSE.body, gzip.compress(ASK_RESPONSE.body)):
+        (answer,) = ask("app", labelled(encoding, body))
+        assert_refused(answer, 400, "invalid_request", "Content-Encoding")
 
 
 def test_a_body_that_is_said_to_be_as_it_is(ask):

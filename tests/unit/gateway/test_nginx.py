@@ -118,7 +118,7 @@ def test_the_llm_server_hears_no_identity_and_no_query(stage: Stage) -> None:
     assert llm.headers["host"] == ["localhost:11434"]
 
 
-@pytest.mark.parametrize("body", [CHAT, gzip.compress(CHAT)])
+@pytest.mark.parametrize("body", [CHAT, gzip.compress(CHAT)], ids=["plain", "gzip"])
 @pytest.mark.parametrize("encoding", ["zstd", "gzip", "identity"])
 def test_the_hop_hears_how_a_body_is_encoded(stage: Stage, encoding: str, body: bytes) -> None:
     """The hop refuses all but the last; the LLM server would learn of none."""

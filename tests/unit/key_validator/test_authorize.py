@@ -240,7 +240,7 @@ def test_what_is_refused_and_why(changes: dict[str, t.Any], expected: int, reaso
     assert len(hop.in_flight) == 0
 
 
-@pytest.mark.parametrize("body", [CHAT, gzip.compress(CHAT)])
+@pytest.mark.parametrize("body", [CHAT, gzip.compress(CHAT)], ids=["plain", "gzip"])
 @pytest.mark.parametrize(
     "encoding", [b"zstd", b"gzip", b"x", b"identity, br", (b"identity", b"br")]
 )
