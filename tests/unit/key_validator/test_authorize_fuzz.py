@@ -164,6 +164,7 @@ SENT = st.builds(
 @example(Sent(key=STRANGER), [])
 @example(Sent(more=[("Authorization", f"Bearer {STRANGER}")]), [])
 @example(Sent(more=[("X-API-Key", STRANGER)]), [])
+@example(Sent(more=[("Content-Encoding", "x")]), [])
 def test_nothing_goes_on_but_a_good_request_on_record(sent: Sent, cuts: list[int]) -> None:
     async def run() -> tuple[Gate, bytes]:
         gate = Gate()
