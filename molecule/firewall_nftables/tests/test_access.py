@@ -12,12 +12,13 @@ from tests.lab import firewall
 
 LOOPBACK = [("127.0.0.1", 11434), ("127.0.0.1", 8081)]
 METADATA = "169.254.169.254"
+FURTHER = 9100  # of firewall_port_sources, for the stranger only
 
 
 @pytest.fixture(scope="module", autouse=True)
 def answering(gateway, lab):
-    """The LLM server and the validator as if they listened on every address."""
-    outside = [(a, p) for p in (11434, 8081) for a in (gateway.address, gateway.address6)]
+    """The LLM server and the validator as if they listened on every address, and a further one."""
+    outside = [target for port in (11434, 8081, FURTHER) for target in both(gateway, port)]
     with firewall.listening(lab, gateway.name, outside):
         yield
 
@@ -53,6 +54,11 @@ def test_other_ports_are_left_alone(gateway, lab):
     assert firewall.reach(lab, "stranger", both(gateway, 22)) == ["open", "open"]
 
 
+def test_a_further_port_is_for_its_sources_only(gateway, lab):
+    assert firewall.reach(lab, "stranger", both(gateway, FURTHER)) == ["open", "open"]
+    assert firewall.reach(lab, "app-server", both(gateway, FURTHER)) == ["silent", "silent"]
+
+
 @pytest.mark.parametrize("user", ["root", "www-data", "llm-validator"])
 def test_the_gateway_and_root_reach_the_llm_server(gateway, lab, user):
     assert firewall.reach(lab, gateway.name, LOOPBACK[:1], user) == ["open"]
@@ -72,6 +78,16 @@ def test_the_llm_server_has_no_way_out(gateway, lab):
         "open",
         "open",
     ]
+
+
+def test_the_llm_server_reaches_the_port_that_it_was_allowed(gateway, lab):
+    """firewall_egress_allow names the stranger's SSH; the application server's is tried above."""
+    allowed = [(address, 22) for address in lab.addresses()["stranger"]]
+    other = [(address, 9443) for address in lab.addresses()["stranger"]]
+    with firewall.listening(lab, "stranger", other):
+        assert firewall.reach(lab, gateway.name, [*allowed, *other]) == ["open"] * 4
+        answers = firewall.reach(lab, gateway.name, [*allowed, *other], "ollama")
+    assert answers == ["open", "open", "refused", "refused"]
 
 
 def test_not_to_the_metadata_address_either_in_a_window(gateway, lab):
