@@ -11,7 +11,6 @@ import pytest
 from tests.lab import firewall
 
 LOOPBACK = [("127.0.0.1", 11434), ("127.0.0.1", 8081)]
-METADATA = "169.254.169.254"
 FURTHER = 9100  # of firewall_port_sources, for the stranger only
 
 
@@ -90,26 +89,20 @@ def test_the_llm_server_reaches_the_port_that_it_was_allowed(gateway, lab):
     assert answers == ["open", "open", "refused", "refused"]
 
 
-def test_not_to_the_metadata_address_either_in_a_window(gateway, lab):
-    """The address is put on a neighbour: no packet may leave for the real one."""
-    lab.run("stranger", "ip", "address", "replace", f"{METADATA}/32", "dev", "eth0", check=True)
-    route = [METADATA, "via", lab.addresses()["stranger"][0], "dev", "eth0"]
-    lab.run(gateway.name, "ip", "route", "replace", *route, check=True)
-    way = lab.run(gateway.name, "ip", "route", "get", METADATA, check=True).stdout
-    assert f"via {lab.addresses()['stranger'][0]}" in way
+def test_not_to_the_metadata_addresses_either_in_a_window(gateway, lab):
+    metadata = [(address, 22) for address in firewall.METADATA]
     outside = (lab.addresses()["app-server"][0], 22)
-    try:
-        assert firewall.reach(lab, gateway.name, [(METADATA, 22)]) == ["open"]
-        opened = firewall.module(
-            gateway.name, "firewall_window", state="open", user="ollama", seconds=300
-        )
-        assert opened["changed"]
-        answers = firewall.reach(lab, gateway.name, [(METADATA, 22), outside], "ollama")
-        assert answers == ["refused", "open"]
-    finally:
-        firewall.module(gateway.name, "firewall_window", state="closed", user="ollama")
-        lab.run(gateway.name, "ip", "route", "del", METADATA)
-        lab.run("stranger", "ip", "address", "del", f"{METADATA}/32", "dev", "eth0")
+    with firewall.metadata_on(lab, "stranger", gateway.name):
+        assert firewall.reach(lab, gateway.name, metadata) == ["open", "open"]
+        try:
+            opened = firewall.module(
+                gateway.name, "firewall_window", state="open", user="ollama", seconds=300
+            )
+            assert opened["changed"]
+            answers = firewall.reach(lab, gateway.name, [*metadata, outside], "ollama")
+            assert answers == ["refused", "refused", "open"]
+        finally:
+            firewall.module(gateway.name, "firewall_window", state="closed", user="ollama")
     assert firewall.reach(lab, gateway.name, [outside], "ollama") == ["refused"]
 
 
