@@ -42,9 +42,9 @@ options:
     type: int
     default: 0
   purpose:
-    description: What it must be good for in TLS.
+    description: What it must be good for in TLS, or V(issuer) when it must be that of a CA.
     type: str
-    choices: [server, client]
+    choices: [server, client, issuer]
     default: server
 """
 

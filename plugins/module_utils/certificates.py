@@ -128,10 +128,15 @@ def _key_problems(
 def _use_problems(certificate: t.Mapping[str, t.Any], purpose: str) -> list[str]:
     problems = []
     uses = certificate.get("extended_key_usage")
-    if uses and _PURPOSES[purpose] not in uses and "Any Extended Key Usage" not in uses:
-        problems.append(f"it is not for TLS {purpose}s")
-    if "CA:TRUE" in (certificate.get("basic_constraints") or []):
-        problems.append("it is the certificate of a CA")
+    of_a_ca = "CA:TRUE" in (certificate.get("basic_constraints") or [])
+    if purpose == "issuer":
+        if not of_a_ca:
+            problems.append("it is not the certificate of a CA")
+    else:
+        if uses and _PURPOSES[purpose] not in uses and "Any Extended Key Usage" not in uses:
+            problems.append(f"it is not for TLS {purpose}s")
+        if of_a_ca:
+            problems.append("it is the certificate of a CA")
     algorithm = str(certificate.get("signature_algorithm")).lower()
     if "sha1" in algorithm or "md5" in algorithm:
         problems.append(f"its signature ({algorithm}) is too weak")
@@ -154,7 +159,7 @@ def certificate_problems(
 
     public_key: SHA-256 fingerprint of the key it must belong to. issuer_key_id: subject key
     identifier of the CA it must come from. days: how long it must still be valid. exact: names
-    beyond the wanted ones are a problem too. purpose: server or client.
+    beyond the wanted ones are a problem too. purpose: server, client or issuer (of certificates).
     """
     now = now or datetime.datetime.now(datetime.UTC)
     problems = _period_problems(certificate, days, now)

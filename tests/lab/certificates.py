@@ -70,6 +70,7 @@ class Authority:
         parent: Authority | None = None,
         *,
         path_length: int | None = None,
+        end: datetime.datetime | None = None,
     ) -> None:
         self.name = _name(name)
         self.parent = parent
@@ -77,7 +78,7 @@ class Authority:
         self.key = ec.generate_private_key(ec.SECP256R1())
         signer = parent or self
         self.certificate = (
-            self._builder(self.name, signer, self.key, now() - DAY, now() + 9 * DAY)
+            self._builder(self.name, signer, self.key, now() - DAY, end or now() + 9 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
             .sign(signer.key, hashes.SHA256())
         )

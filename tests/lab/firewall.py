@@ -65,6 +65,8 @@ except TimeoutError:
 
 Targets = Sequence[tuple[str, int]]
 
+METADATA = ("169.254.169.254", "fd00:ec2::254")  # clouds' own, of each IP version
+
 
 def reach(lab: Lab, by: str, targets: Targets, user: str = "root") -> list[str]:
     """Connect from the host `by` as a user to each (address, port): open, refused or silent."""
@@ -100,6 +102,28 @@ def listening(lab: Lab, on: str, targets: Targets) -> Iterator[None]:
         yield
     finally:
         lab.run(on, "systemctl", "stop", unit)
+
+
+@contextmanager
+def metadata_on(lab: Lab, neighbour: str, host: str) -> Iterator[None]:
+    """Have a neighbour be METADATA for a host: no packet may leave for the real addresses."""
+    ways = dict(zip(METADATA, lab.addresses()[neighbour], strict=True))
+    places = {address: str(ipaddress.ip_interface(address)) for address in ways}
+    try:
+        for address, via in ways.items():
+            # Looking for others that have the address would take a second.
+            at_once = ["nodad"] if ":" in address else []
+            place = [places[address], "dev", "eth0", *at_once]
+            lab.run(neighbour, "ip", "address", "replace", *place, check=True)
+            route = [places[address], "via", via, "dev", "eth0"]
+            lab.run(host, "ip", "route", "replace", *route, check=True)
+            found = lab.run(host, "ip", "route", "get", address, check=True).stdout
+            assert f"via {via} " in found, f"{address} is not on {neighbour}: {found}"
+        yield
+    finally:
+        for place in places.values():
+            lab.run(host, "ip", "route", "del", place)
+            lab.run(neighbour, "ip", "address", "del", place, "dev", "eth0")
 
 
 def module(host: str, name: str, **options: Any) -> dict[str, Any]:

@@ -58,6 +58,21 @@ def test_the_llm_server_gets_out_in_a_window_only(gateway, lab):
     assert firewall.reach(lab, gateway.name, outside, "ollama") == ["refused"] * 2
 
 
+def test_not_to_the_metadata_addresses_either_in_a_window(gateway, lab):
+    metadata = [(address, 22) for address in firewall.METADATA]
+    outside = (lab.addresses()["stranger"][0], 22)
+    # Not the stranger, whom firewall_nftables puts them on, perhaps at the same time
+    with firewall.metadata_on(lab, "app-server", gateway.name):
+        assert firewall.reach(lab, gateway.name, metadata) == ["open", "open"]
+        window = {"user": "ollama"}
+        try:
+            firewall.module(gateway.name, "firewall_window", state="open", seconds=300, **window)
+            answers = firewall.reach(lab, gateway.name, [*metadata, outside], "ollama")
+            assert answers == ["refused", "refused", "open"]
+        finally:
+            firewall.module(gateway.name, "firewall_window", state="closed", **window)
+
+
 def test_rules_that_lock_the_controller_out_are_refused(scenario, gateways, lab):
     before = [rules(lab, gateway) for gateway in gateways]
     run = harden(scenario, firewall_admin_networks=["192.0.2.0/24"])

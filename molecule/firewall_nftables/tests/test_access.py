@@ -11,13 +11,13 @@ import pytest
 from tests.lab import firewall
 
 LOOPBACK = [("127.0.0.1", 11434), ("127.0.0.1", 8081)]
-METADATA = "169.254.169.254"
+FURTHER = 9100  # of firewall_port_sources, for the stranger only
 
 
 @pytest.fixture(scope="module", autouse=True)
 def answering(gateway, lab):
-    """The LLM server and the validator as if they listened on every address."""
-    outside = [(a, p) for p in (11434, 8081) for a in (gateway.address, gateway.address6)]
+    """The LLM server and the validator as if they listened on every address, and a further one."""
+    outside = [target for port in (11434, 8081, FURTHER) for target in both(gateway, port)]
     with firewall.listening(lab, gateway.name, outside):
         yield
 
@@ -53,6 +53,11 @@ def test_other_ports_are_left_alone(gateway, lab):
     assert firewall.reach(lab, "stranger", both(gateway, 22)) == ["open", "open"]
 
 
+def test_a_further_port_is_for_its_sources_only(gateway, lab):
+    assert firewall.reach(lab, "stranger", both(gateway, FURTHER)) == ["open", "open"]
+    assert firewall.reach(lab, "app-server", both(gateway, FURTHER)) == ["silent", "silent"]
+
+
 @pytest.mark.parametrize("user", ["root", "www-data", "llm-validator"])
 def test_the_gateway_and_root_reach_the_llm_server(gateway, lab, user):
     assert firewall.reach(lab, gateway.name, LOOPBACK[:1], user) == ["open"]
@@ -74,26 +79,30 @@ def test_the_llm_server_has_no_way_out(gateway, lab):
     ]
 
 
-def test_not_to_the_metadata_address_either_in_a_window(gateway, lab):
-    """The address is put on a neighbour: no packet may leave for the real one."""
-    lab.run("stranger", "ip", "address", "replace", f"{METADATA}/32", "dev", "eth0", check=True)
-    route = [METADATA, "via", lab.addresses()["stranger"][0], "dev", "eth0"]
-    lab.run(gateway.name, "ip", "route", "replace", *route, check=True)
-    way = lab.run(gateway.name, "ip", "route", "get", METADATA, check=True).stdout
-    assert f"via {lab.addresses()['stranger'][0]}" in way
+def test_the_llm_server_reaches_the_port_that_it_was_allowed(gateway, lab):
+    """firewall_egress_allow names the stranger's SSH; the application server's is tried above."""
+    allowed = [(address, 22) for address in lab.addresses()["stranger"]]
+    other = [(address, 9443) for address in lab.addresses()["stranger"]]
+    with firewall.listening(lab, "stranger", other):
+        assert firewall.reach(lab, gateway.name, [*allowed, *other]) == ["open"] * 4
+        answers = firewall.reach(lab, gateway.name, [*allowed, *other], "ollama")
+    assert answers == ["open", "open", "refused", "refused"]
+
+
+def test_not_to_the_metadata_addresses_either_in_a_window(gateway, lab):
+    metadata = [(address, 22) for address in firewall.METADATA]
     outside = (lab.addresses()["app-server"][0], 22)
-    try:
-        assert firewall.reach(lab, gateway.name, [(METADATA, 22)]) == ["open"]
-        opened = firewall.module(
-            gateway.name, "firewall_window", state="open", user="ollama", seconds=300
-        )
-        assert opened["changed"]
-        answers = firewall.reach(lab, gateway.name, [(METADATA, 22), outside], "ollama")
-        assert answers == ["refused", "open"]
-    finally:
-        firewall.module(gateway.name, "firewall_window", state="closed", user="ollama")
-        lab.run(gateway.name, "ip", "route", "del", METADATA)
-        lab.run("stranger", "ip", "address", "del", f"{METADATA}/32", "dev", "eth0")
+    with firewall.metadata_on(lab, "stranger", gateway.name):
+        assert firewall.reach(lab, gateway.name, metadata) == ["open", "open"]
+        try:
+            opened = firewall.module(
+                gateway.name, "firewall_window", state="open", user="ollama", seconds=300
+            )
+            assert opened["changed"]
+            answers = firewall.reach(lab, gateway.name, [*metadata, outside], "ollama")
+            assert answers == ["refused", "refused", "open"]
+        finally:
+            firewall.module(gateway.name, "firewall_window", state="closed", user="ollama")
     assert firewall.reach(lab, gateway.name, [outside], "ollama") == ["refused"]
 
 

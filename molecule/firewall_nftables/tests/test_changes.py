@@ -138,7 +138,7 @@ def test_beside_firewalld(scenario, gateways, lab):
         assert set(run.hosts.values()) == {Counts(changed=0, failed=1)}, run.ending
         assert "has rules of firewalld as well" in run.text
         assert "an-allowed-source reaches port 443 over IPv4 (gateway" in run.text
-        open_it = "firewall-cmd --quiet --add-port=443/tcp"
+        open_it = "firewall-cmd --quiet --add-port=443/tcp --add-port=9100/tcp"
         firewall.shell_everywhere(lab, hosts, f"{open_it}; {open_it} --permanent")
         run = harden(scenario)
         assert set(run.hosts.values()) == {Counts(changed=0, failed=0)}, run.ending

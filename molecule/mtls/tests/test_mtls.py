@@ -203,6 +203,30 @@ def test_tls_as_sslyze_holds_it_against_mozillas_profile(gateways):
     assert json.loads(done.stdout) == {gateway.server_name: {} for gateway in gateways}
 
 
+def test_the_profile_modern(gateways):
+    """With a new server certificate, whose days are fewer; the next run takes it back."""
+    run = playbook.harden(
+        "mtls",
+        *TAGS,
+        harden_roles=["pki", "gateway"],
+        gateway_tls_profile="modern",
+        pki_renew=["server"],
+    )
+    assert run.code == 0, run.ending
+    program = ROOT / "tests/lab/sslyze_check.py"
+    servers = [f"{gateway.server_name}={gateway.address}" for gateway in gateways]
+    done = subprocess.run(
+        [artifacts.sslyze(), program, "modern", PKI / "ca.crt", *servers],
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {gateway.server_name: {} for gateway in gateways}
+    for gateway in gateways:
+        assert status(gateway, shown("app", tls="1.3")) == 200
+        with pytest.raises(ssl.SSLError):
+            status(gateway, shown("app", tls="1.2"))
+
+
 def test_the_post_quantum_group_where_openssl_has_it(gateways, lab):
     groups = []
     for gateway in gateways:
@@ -280,6 +304,15 @@ def test_modes(mode, gateways, keys, tls):
     for gateway in gateways:
         for (context, key), expected in {"both": both, "either": either}[mode].items():
             assert status(gateway, context, keys.get(key, "")) == expected, (gateway.name, key)
+
+
+@pytest.mark.parametrize("tls", TLS)
+def test_certificates_that_do_not_hold_in_the_other_modes(mode, gateway, keys, tls, tmp_path):
+    """A good key beside it does not help."""
+    for pair, reason in refused_pairs():
+        context = trust(tls=tls)
+        pair.load(context, tmp_path)
+        assert status(gateway, context, keys["reader"]) == 403, (mode, reason)
 
 
 @contextmanager
@@ -384,19 +417,46 @@ def test_clients_are_rotated_while_their_old_certificates_go_on(gateways):
     served = [door(gateway, shown("app")).certificate()["serialNumber"] for gateway in gateways]
     old = shown("app")
     before = (PKI / "clients/app/client.crt").read_text()
-    with load(gateways, [old], requests=200) as seen:
+    with load(gateways, [old]) as seen:
+        foretold = playbook.play("rotate", "--check", rotate="clients", rotate_hosts="mtls")
+        assert foretold.code == 0, foretold.ending
+        assert (PKI / "clients/app/client.crt").read_text() == before, "only foretold"
         run = playbook.play("rotate", rotate="clients", rotate_hosts="mtls")
         assert run.code == 0, run.ending
     assert set(seen) == {200}, seen
+    assert seen[200] >= REQUESTS
     assert (PKI / "clients/app/client.crt").read_text() != before
     for gateway, serial in zip(gateways, served, strict=True):
         assert status(gateway, shown("app")) == status(gateway, old) == 200
         assert door(gateway, old).certificate()["serialNumber"] == serial, "only foretold"
 
 
+def test_servers_are_rotated(gateways):
+    app = shown("app")
+    served = [door(gateway, app).certificate()["serialNumber"] for gateway in gateways]
+    with load(gateways, [app]) as seen:
+        run = playbook.play("rotate", rotate="server", rotate_hosts="mtls")
+        assert run.code == 0, run.ending
+    assert set(seen) == {200}, seen
+    for gateway, serial in zip(gateways, served, strict=True):
+        assert door(gateway, app).certificate()["serialNumber"] != serial
+
+
+def test_what_rotate_refuses():
+    for rotate, message in (("all", "rotate must be server"), ("ca", "must be an absolute path")):
+        run = playbook.play("rotate", rotate=rotate, rotate_ca_directory="here")
+        assert run.code != 0
+        assert message in run.text, run.ending
+
+
 def test_another_ca_under_load(gateways):
     """Clients of the old one go on, once they know the new one's root as well."""
     shutil.rmtree(NEW_PKI, ignore_errors=True)
+    foretold = playbook.play(
+        "rotate", "--check", rotate="ca", rotate_hosts="mtls", rotate_ca_directory=str(NEW_PKI)
+    )
+    assert foretold.code == 0, foretold.ending
+    assert not (NEW_PKI / "ca.crt").exists()
     made = playbook.play(
         "rotate", rotate="ca", rotate_hosts="mtls", rotate_ca_directory=str(NEW_PKI)
     )
@@ -419,3 +479,21 @@ def test_another_ca_under_load(gateways):
         assert status(gateway, shown("app", *roots, pki=NEW_PKI)) == 200
         with pytest.raises(ssl.SSLCertVerificationError):
             status(gateway, shown("app"))
+
+
+def test_the_old_ca_is_let_go(gateways):
+    """The last step of the change: nobody of the old one is let in any more."""
+    run = playbook.harden(
+        "mtls",
+        *TAGS,
+        harden_roles=["pki", "key_validator"],
+        pki_ca_directory=str(NEW_PKI),
+        pki_clients=[{"name": "app"}],
+    )
+    assert run.code == 0, run.ending
+    roots = PKI / "ca.crt", NEW_PKI / "ca.crt"
+    for gateway in gateways:
+        assert status(gateway, shown("app", *roots, pki=NEW_PKI)) == 200
+        assert status(gateway, shown("app", *roots)) == 403
+        time.sleep(0.2)
+        assert audited(gateway)["event.reason"] == "certificate_refused"

@@ -46,6 +46,9 @@ _STRANGERS = {
 }
 _LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 _NOBODY = 65534
+# Comments, which may say anything
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
+_FORWARDS = re.compile(r"\b(?:DNAT|dnat|REDIRECT|redirect)\b")
 _WORDS = {Verdict.ACCEPT: "accepted", Verdict.DROP: "refused", Verdict.MAYBE: "not decided"}
 
 
@@ -113,13 +116,29 @@ def other_firewalls(listing: str) -> list[str]:
 def published_port(rules: Iterable[str], port: int) -> str:
     """Return the rule that forwards the port somewhere else (DNAT); "" when none does.
 
-    Takes the lines of iptables-save and of `nft list ruleset`.
+    Takes the lines of iptables-save and of `nft list ruleset`. A rule for loopback addresses
+    is let be: no router carries a packet for them to here.
     """
     for line in rules:
-        to_port = re.search(rf"dport (?:\{{[^}}]*\b)?{port}\b", line)
-        if to_port and re.search(r"\bDNAT\b|\bdnat\b|\bREDIRECT\b|\bredirect\b", line):
+        words = _QUOTED.sub('""', line)
+        if _FORWARDS.search(words) and _names(words, port) and not _for_loopback(words):
             return line.strip()
     return ""
+
+
+def _names(rule: str, port: int) -> bool:
+    """Tell whether a rule names the port: alone, in a list or set, or within a range."""
+    named = re.search(r"\bdports? (\{[^}]*\}|[\d,:-]+)", rule)
+    ranges = re.findall(r"\b(\d+)(?:[:-](\d+))?\b", named[1]) if named else []
+    return any(int(low) <= port <= int(high or low) for low, high in ranges)
+
+
+def _for_loopback(rule: str) -> bool:
+    found = re.search(r"(?:(?<!! )(?<= )-d|\bip6? daddr) (\S+)", rule)
+    try:
+        return found is not None and ipaddress.ip_network(found[1]).is_loopback
+    except ValueError:  # a set, a range, or `!=`
+        return False
 
 
 def cases(policy: Policy, places: Sequence[Place]) -> Iterator[Case]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.lab.certificates import DAY, Authority, now
@@ -93,6 +94,9 @@ def test_a_root_an_issuing_ca_and_a_client(made: Control) -> None:
     for name in ("ca.key", "issuing.key"):
         assert "ENCRYPTED" in (made.pki / name).read_text()
         assert (made.pki / name).stat().st_mode & 0o777 == 0o600
+    for name in ("ca.crt", "issuing.crt", "clients/app/client.crt"):
+        key = x509.load_pem_x509_certificate((made.pki / name).read_bytes()).public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey), name
     client = x509.load_pem_x509_certificate((made.pki / "clients/app/client.crt").read_bytes())
     assert (client.not_valid_after_utc - now()).days in (89, 90)
     (kept,) = made.pki.glob("issued/*")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files of another CA for clients: judged before anything goes to a host."""
+"""Files of another CA: judged before anything goes to a host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.lab.certificates import DAY, Authority, now
+from tests.lab.certificates import DAY, Authority, Pair, now
 
 from .test_ca import Control
 
@@ -42,5 +42,52 @@ def test_files_for_clients(tmp_path: Path, files: dict[str, str | None], message
         pki_private_key_file=str(tmp_path / "server.key"),
         pki_client_ca_file=str(tmp_path / "clients.crt"),
         pki_client_crl_file=str(tmp_path / "clients.crl"),
+    )
+    assert message in said, said
+
+
+STRANGER = Authority("Stranger")
+OLD = Authority("Corporate issuing", ROOT, end=now() - DAY / 2)
+SERVER = {"usage": ExtendedKeyUsageOID.SERVER_AUTH, "host": "llm.test"}
+LEAF, OTHER = ISSUING.issue("s", **SERVER), ISSUING.issue("s", **SERVER)
+BY_ROOT = ROOT.issue("s", **SERVER)
+WITHOUT_ISSUER = "comes without the certificate of its issuer"
+
+
+@pytest.mark.parametrize(
+    ("server", "chain", "root", "message"),
+    [
+        (LEAF, ISSUING.pem, None, " failed=0 "),
+        (LEAF, ISSUING.pem + ROOT.pem, None, " failed=0 "),
+        (LEAF, ISSUING.pem, STRANGER.pem + ROOT.pem, " failed=0 "),
+        (LEAF, None, None, WITHOUT_ISSUER),
+        (LEAF, None, ROOT.pem, "does not hold: Cannot complete chain"),
+        (LEAF, ISSUING.pem, STRANGER.pem, "does not hold: Cannot complete chain"),
+        (LEAF, STRANGER.pem, None, "does not hold: Cannot verify input chain"),
+        (LEAF, ROOT.pem + ISSUING.pem, None, "does not hold: Cannot verify input chain"),
+        (BY_ROOT, None, None, WITHOUT_ISSUER),
+        (BY_ROOT, None, ROOT.pem, " failed=0 "),
+        (OLD.issue("s", **SERVER), OLD.pem, ROOT.pem, "would not believe: it expired on"),
+        (ISSUING.issue("s", **{**SERVER, "host": "b.test"}), ISSUING.pem, None, "does not name"),
+        (ISSUING.issue("s", host="llm.test"), ISSUING.pem, None, "it is not for TLS servers"),
+        (ISSUING.issue("s", end=now() - DAY / 2, **SERVER), ISSUING.pem, None, "it expired on"),
+        (Pair(LEAF.certificate, OTHER.key), ISSUING.pem, None, "belong to the private key"),
+    ],
+)
+def test_files_for_the_server(
+    tmp_path: Path, server: Pair, chain: str | None, root: str | None, message: str
+) -> None:
+    texts = {"server.crt": server.pem(chain=False), "server.key": server.key_pem()}
+    texts |= {"chain.crt": chain or "", "root.crt": root or ""}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    said = Control(tmp_path).run(
+        steps=("preflight_provided",),
+        pki_source="provided",
+        pki_for_clients=False,
+        pki_certificate_file=str(tmp_path / "server.crt"),
+        pki_private_key_file=str(tmp_path / "server.key"),
+        pki_chain_file=str(tmp_path / "chain.crt") if chain else "",
+        pki_root_file=str(tmp_path / "root.crt") if root else "",
     )
     assert message in said, said

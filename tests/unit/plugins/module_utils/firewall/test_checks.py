@@ -93,11 +93,48 @@ def test_lock_out():
         "\t\ttcp dport 11434 dnat to 172.17.0.2:11434",
         "\t\ttcp dport { 80, 11434 } counter dnat ip to 172.17.0.2",
         "-A PREROUTING -p tcp -m tcp --dport 11434 -j REDIRECT --to-ports 80",
+        "-A PREROUTING -p tcp -m tcp --dport 11434:11440 -j DNAT",
+        "-A PREROUTING -p tcp -m tcp --dport 11000:11434 -j DNAT",
+        "-A PREROUTING -p tcp -m multiport --dports 80,11434,9000 -j DNAT",
+        "-A PREROUTING -p tcp -m multiport --dports 80,11000:12000 -j DNAT",
+        "\t\ttcp dport 11000-12000 dnat to 172.17.0.2",
+        "\t\ttcp dport { 80, 11000-12000 } dnat to 172.17.0.2",
+        # Not for loopback alone
+        "-A DOCKER -d 192.0.2.1/32 -p tcp -m tcp --dport 11434 -j DNAT",
+        "-A DOCKER ! -d 127.0.0.0/8 -p tcp -m tcp --dport 11434 -j DNAT",
+        "-A DOCKER -d 126.0.0.0/7 -p tcp -m tcp --dport 11434 -j DNAT",
+        "-A DOCKER -s 127.0.0.1/32 -p tcp -m tcp --dport 11434 -j DNAT",
+        '-A DOCKER -m comment --comment " -d ::1/128 " -p tcp -m tcp --dport 11434 -j DNAT',
+        "\t\tip daddr != 127.0.0.1 tcp dport 11434 dnat to 172.17.0.2:80",
+        "\t\tip daddr { 127.0.0.1, 192.0.2.1 } tcp dport 11434 dnat to 172.17.0.2:80",
     ],
 )
 def test_a_published_port(line):
     assert published_port(["-A x -j y", line], 11434) == line.strip()
     assert published_port([line], 1143) == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # As Docker publishes on 127.0.0.1 and ::1, told by both tools
+        "-A DOCKER -d 127.0.0.1/32 ! -i docker0 -p tcp -m tcp --dport 11434 -j DNAT",
+        "-A DOCKER -d ::1/128 ! -i docker0 -p tcp -m tcp --dport 11434 -j DNAT",
+        '\t\tiifname != "docker0" ip daddr 127.0.0.1 tcp dport 11434 counter dnat to 172.17.0.2:90',
+        "\t\tip daddr 127.0.0.0/8 tcp dport 11434 dnat to 172.17.0.2:90",
+        "\t\tip6 daddr ::1 tcp dport 11434 dnat to [fd00::2]:90",
+        # Another port
+        "-A DOCKER -p tcp -m tcp --dport 80 -j DNAT",
+        "-A DOCKER -p tcp -m tcp --dport 11435:12000 -j DNAT",
+        "-A DOCKER -p tcp -m multiport --dports 80,11435:12000 -j DNAT",
+        '-A DOCKER -m comment --comment "dport 11434" -p tcp -j DNAT --to-destination 10.0.0.2',
+        # Not forwarded
+        "-A INPUT -p tcp -m tcp --dport 11434 -j ACCEPT",
+        '-A INPUT -p tcp -m tcp --dport 11434 -m comment --comment "no DNAT" -j ACCEPT',
+    ],
+)
+def test_no_published_port(line):
+    assert published_port([line], 11434) == ""
 
 
 def test_others_by_their_marks():
