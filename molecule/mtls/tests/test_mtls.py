@@ -307,12 +307,13 @@ def test_modes(mode, gateways, keys, tls):
 
 
 @pytest.mark.parametrize("tls", TLS)
-def test_certificates_that_do_not_hold_in_the_other_modes(mode, gateway, keys, tls, tmp_path):
+def test_certificates_that_do_not_hold_in_the_other_modes(mode, gateways, keys, tls, tmp_path):
     """A good key beside it does not help."""
     for pair, reason in refused_pairs():
         context = trust(tls=tls)
         pair.load(context, tmp_path)
-        assert status(gateway, context, keys["reader"]) == 403, (mode, reason)
+        for gateway in gateways:
+            assert status(gateway, context, keys["reader"]) == 403, (mode, reason)
 
 
 @contextmanager
