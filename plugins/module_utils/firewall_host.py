@@ -17,6 +17,7 @@ import typing as t
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ansible_collections.llmsec.hardening.plugins.module_utils import nft_tables
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.combine import combine
 from ansible_collections.llmsec.hardening.plugins.module_utils.firewall.iptables_save import (
     parse_iptables,
@@ -120,6 +121,13 @@ class Machine:
 
     def has(self, program: str) -> bool:
         return shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin") is not None
+
+    def holds_nft_tables(self) -> bool:
+        """Ask the kernel itself. Raises FirewallError when it does not say."""
+        try:
+            return nft_tables.holds_tables()
+        except OSError as error:
+            raise FirewallError(f"the kernel does not list nftables' tables: {error}") from error
 
     def must(self, *command: str, stdin: str = "") -> str:
         """Return a program's output. Raises FirewallError when it fails."""

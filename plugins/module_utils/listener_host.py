@@ -229,12 +229,15 @@ def _translations(machine: Machine, is_root: bool) -> list[Translation]:
         tables = machine.read(f"/proc/net/{family}_tables_names") or ""
         if tables.split() and not machine.has(f"{tool}-legacy-save"):
             raise FirewallError(f"{tool} holds legacy tables, and {tool}-legacy-save is missing")
-    if not machine.has("nft"):
+    has_nft = machine.has("nft")
+    if not has_nft and machine.holds_nft_tables():
         raise FirewallError("nft is not installed, so the rules in force cannot be read")
     found, known = [], []
     for version, legacy, output in all_saved(machine):
         family, tool = ("ip", "iptables") if version == 4 else ("ip6", "ip6tables")
         known += [] if legacy else [family]
         found += iptables_translations(output, f"{tool}-legacy" if legacy else tool)
+    if not has_nft:
+        return found
     listed = machine.must("nft", "-j", "list", "ruleset")
     return [*found, *nft_translations(listed, known_elsewhere=known)]

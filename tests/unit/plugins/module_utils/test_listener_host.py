@@ -11,7 +11,10 @@ import subprocess
 import sys
 
 import pytest
-from ansible_collections.llmsec.hardening.plugins.module_utils.firewall_host import Machine
+from ansible_collections.llmsec.hardening.plugins.module_utils.firewall_host import (
+    FirewallError,
+    Machine,
+)
 from ansible_collections.llmsec.hardening.plugins.module_utils.listener_host import read_host
 from ansible_collections.llmsec.hardening.plugins.module_utils.unread import Unread
 
@@ -22,10 +25,11 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 class Told(Machine):
     """A machine whose programs answer what the test says, by their first words."""
 
-    def __init__(self, root, answers=None, programs=("nft",)):
+    def __init__(self, root, answers=None, programs=("nft",), tables=True):
         self.answers = {"nft": (0, NO_RULES, ""), **(answers or {})}
         self.calls = []
         self.programs = programs
+        self.tables = tables
         super().__init__(self._answer, str(root))
 
     def _answer(self, command, _stdin):
@@ -37,6 +41,11 @@ class Told(Machine):
 
     def has(self, program):
         return program in self.programs
+
+    def holds_nft_tables(self):
+        if isinstance(self.tables, Exception):
+            raise self.tables
+        return self.tables
 
 
 def write(path, text=""):
@@ -166,10 +175,21 @@ def test_rules_of_all_programs(tmp_path):
     assert rules(tmp_path / "other") == []
 
 
+def test_without_nft_the_kernel_says_that_it_has_no_tables(tmp_path):
+    assert rules(tmp_path, programs=(), tables=False) == []
+    saved = "*nat\n-A PREROUTING -p tcp --dport 8439 -j REDIRECT --to-ports 11434\nCOMMIT\n"
+    write(tmp_path / "proc/net/ip_tables_names", "nat\n")
+    programs = ("iptables-legacy-save",)
+    answers = {programs[0]: (0, saved, "")}
+    assert len(rules(tmp_path, answers=answers, programs=programs, tables=False)) == 1
+
+
 @pytest.mark.parametrize(
     ("names", "settings", "why"),
     [
         ("", {"programs": ()}, "nft is not installed"),
+        ("", {"programs": (), "tables": FirewallError("no answer")}, "no answer"),
+        ("nat\n", {"programs": (), "tables": False}, "iptables-legacy-save is missing"),
         ("", {"answers": {"nft": (1, "", "Operation not permitted")}}, "not permitted"),
         ("", {"answers": {"nft": (0, "table ip x {}", "")}}, "unknown output of nft"),
         ("nat\n", {}, "iptables-legacy-save is missing"),
