@@ -16,7 +16,6 @@ import fcntl
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from ansible.module_utils.common.yaml import HAS_YAML, SafeLoader, yaml_load
+from ansible_collections.llmsec.hardening.plugins.module_utils import own_files
 from ansible_collections.llmsec.hardening.plugins.module_utils.api_keys import (
     DEFAULT_CLASSES,
     RecordError,
@@ -339,20 +339,7 @@ def write_secret(path: str, secret: str) -> None:
 
 def write_atomically(path: str, text: str) -> None:
     """Replace the file in one step, keeping its mode and owner; 0644 when it is new."""
-    directory, name = os.path.split(path)
-    # The dot keeps Ansible from reading the unfinished file as group_vars.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            _take_over(descriptor, path)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    own_files.replace(path, text, lambda descriptor: _take_over(descriptor, path))
 
 
 def _take_over(descriptor: int, path: str) -> None:

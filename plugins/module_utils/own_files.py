@@ -1,13 +1,13 @@
 # Copyright: (c) 2026, llmsec.hardening contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that actions keep on the control node: replaced in one step, and never readable by more."""
+"""Files that are kept on the control node: replaced in one step, and never readable by more."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 
@@ -21,13 +21,14 @@ def is_current(path: str, text: str, mode: int) -> bool:
         return False
 
 
-def write(path: str, text: str, mode: int) -> None:
-    """Replace the file in one step. Raises OSError."""
+def replace(path: str, text: str, prepare: Callable[[int], None]) -> None:
+    """Replace the file in one step; `prepare` gives the open new one its mode. Raises OSError."""
     folder, name = os.path.split(path)
+    # The dot keeps Ansible from reading the unfinished file as group_vars.
     descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            os.fchmod(descriptor, mode)
+            prepare(descriptor)
             file.write(text)
             file.flush()
             os.fsync(descriptor)
@@ -47,7 +48,7 @@ def store(texts: Mapping[str, str], *, mode: int, folder_mode: int, check: bool)
     if not check:
         for path, text in stale.items():
             make_folder(os.path.dirname(path), folder_mode)
-            write(path, text, mode)
+            replace(path, text, lambda descriptor: os.fchmod(descriptor, mode))
     return bool(stale)
 
 
