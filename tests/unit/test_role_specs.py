@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROLES = Path(__file__).parents[2] / "roles"
+TREE = Path(__file__).parents[2]
+ROLES = TREE / "roles"
 PLATFORMS = [{"name": "Debian", "versions": ["bookworm", "trixie"]}]
 MARKERS = ("<!-- variables -->", "<!-- /variables -->")
 
@@ -285,3 +286,16 @@ def test_each_fault_is_found(
 def test_a_role_without_files_is_no_good_role(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert len(check_role(tmp_path / "empty")) > 5
+
+
+# Ansible's set filters forget the order, another at each run: a chain of certificates, a list in
+# a file that must not change, a sentence.
+_UNORDERED = re.compile(r"\|\s*(?:difference|intersect|symmetric_difference|union)\b")
+
+
+@pytest.mark.parametrize("folder", ["roles", "playbooks"])
+def test_no_list_loses_its_order(folder: str) -> None:
+    files = [path for path in (TREE / folder).rglob("*") if path.suffix in {".yml", ".j2"}]
+    assert files
+    found = [str(path.relative_to(TREE)) for path in files if _UNORDERED.search(path.read_text())]
+    assert not found, f"{', '.join(found)}: use reject('in', …) or select('in', …)"

@@ -91,3 +91,38 @@ def test_files_for_the_server(
         pki_root_file=str(tmp_path / "root.crt") if root else "",
     )
     assert message in said, said
+
+
+@pytest.mark.parametrize(
+    ("chain", "root", "sent", "end"),
+    [
+        ([ISSUING, ROOT], [], [ISSUING, ROOT], ROOT),
+        ([ISSUING], [], [ISSUING], ISSUING),
+        ([ISSUING], [STRANGER, ROOT], [ISSUING], ROOT),
+    ],
+)
+def test_the_server_sends_its_chain_in_order(
+    tmp_path: Path,
+    chain: list[Authority],
+    root: list[Authority],
+    sent: list[Authority],
+    end: Authority,
+) -> None:
+    (tmp_path / "host").mkdir()
+    (tmp_path / "server.crt").write_text(LEAF.pem(chain=False))
+    (tmp_path / "server.key").write_text(LEAF.key_pem())
+    for name, certificates in (("chain.crt", chain), ("root.crt", root)):
+        (tmp_path / name).write_text("".join(each.pem for each in certificates))
+    said = Control(tmp_path).run(
+        steps=("preflight_provided", "provided"),
+        pki_source="provided",
+        pki_for_clients=False,
+        pki_certificate_file=str(tmp_path / "server.crt"),
+        pki_private_key_file=str(tmp_path / "server.key"),
+        pki_chain_file=str(tmp_path / "chain.crt"),
+        pki_root_file=str(tmp_path / "root.crt") if root else "",
+    )
+    assert " failed=0 " in said, said
+    expected = LEAF.pem(chain=False) + "".join(each.pem for each in sent)
+    assert (tmp_path / "host/server.crt").read_text() == expected
+    assert (tmp_path / "host/ca.crt").read_text() == end.pem
