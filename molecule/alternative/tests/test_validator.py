@@ -11,7 +11,6 @@ import re
 
 import pytest
 
-from tests.lab import batch
 from tests.lab.audit import FOLDER, Audit, chain_anew
 from tests.lab.batch import Question
 from tests.lab.playbook import play
@@ -26,19 +25,6 @@ JOURNAL_SOCKET = "/run/systemd/journal/socket"
 def audit(gateway):
     """The gateway's audit log."""
     return Audit(gateway.lab, gateway.name)
-
-
-@pytest.fixture(scope="session")
-def ask(gateway, keys):
-    """Asks some questions at once with the key of this id."""
-
-    def ask(key, *questions):
-        base = gateway.url("", 8443)
-        return batch.ask_all(
-            gateway.lab, "app-server", base, questions, key=keys[key], ca_file=gateway.ca_file
-        )
-
-    return ask
 
 
 def metric(audit, name):
