@@ -13,8 +13,8 @@ description:
     without a key to the gateway and looks for its record on the disk, checks the chain over all
     files, and that it goes on from the head noted last.
   - Never fails for what it finds. What could not be looked at has the result V(error).
-  - Seals are not checked here, for their first key stays on the control node. Use
-    C(llm-audit verify --first-key) on a copy of the log for that.
+  - Seals are not checked here, for their first key stays on the control node. The
+    playbook C(verify_audit) checks them there, on a copy of the log.
 options:
   log:
     description: The file that is written to. Those that were put aside lie beside it.

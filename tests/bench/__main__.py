@@ -6,11 +6,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.bench import assess, firewall, gateway, harden
+from tests.bench import assess, audit, firewall, gateway, harden
 from tests.lab.steps import LabError
 
 BENCHES: dict[str, Callable[[list[str]], None]] = {
     "assess": assess.main,
+    "audit": audit.main,
     "firewall": firewall.main,
     "gateway": gateway.main,
     "harden": harden.main,

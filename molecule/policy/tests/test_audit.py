@@ -15,7 +15,7 @@ from itertools import accumulate
 
 import pytest
 
-from tests.lab.audit import FOLDER, STATE_FILE
+from tests.lab.audit import FOLDER, STATE_FILE, chain_anew, requests
 from tests.lab.batch import Question, post
 from tests.lab.steps import wait_until
 
@@ -235,14 +235,6 @@ def test_the_first_key_is_not_on_the_host(ask, gateway, audit):
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
-def requests(lines):
-    """The places of request records that a seal follows: what came later nobody has sealed yet."""
-    sealed = max(place for place, line in enumerate(lines) if b'"event.action":"seal"' in line)
-    return [
-        place for place, line in enumerate(lines[:sealed]) if b'"event.action":"request"' in line
-    ]
-
-
 def change_a_byte(lines):
     place = requests(lines)[-1]
     lines[place] = lines[place].replace(b'"user.id":"app"', b'"user.id":"bpp"')
@@ -264,21 +256,6 @@ def double_a_record(lines):
 
 def put_a_record_in(lines):
     lines.insert(requests(lines)[-1], b'{"event.action":"request"}')
-
-
-def chain_anew(lines):
-    """What somebody does who knows how the chain is made: the seals cannot be."""
-    place = requests(lines)[-1]
-    changed = lines[place].replace(b'"user.id":"app"', b'"user.id":"bpp"')
-    assert changed != lines[place]
-    lines[place] = changed
-    before = bytes.fromhex(json.loads(lines[place - 1])["event.hash"])
-    for number in range(place, len(lines)):
-        body = lines[number].rpartition(b',"event.hash":"')[0]
-        head = b'"llm.audit.seal.head":"%b"' % before.hex().encode()
-        body = re.sub(rb'"llm\.audit\.seal\.head":"[0-9a-f]{64}"', head, body)
-        before = hashlib.sha256(before + body).digest()
-        lines[number] = b'%b,"event.hash":"%b"}' % (body, before.hex().encode())
 
 
 def cut_the_end(lines):

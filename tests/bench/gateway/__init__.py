@@ -11,7 +11,7 @@ path. The rows:
 - *validate*: the role's nginx configuration, but straight on to the LLM server once ``/validate``
   has said who asks: no policy, no audit.
 - *full*: the role's nginx configuration with its defaults, access log, audit datagrams and rate
-  limits (out of reach) included, with a validator of 10 keys; with 100,000 keys; and with 10 and
+  limits (out of reach) included, with a validator of 10 keys and of 100,000, each without and with
   ``audit_fsync``. The validators are the real service, run by the distribution's Python with the
   role's default settings: audit on, sealed, no quotas.
 - *litellm*: LiteLLM's proxy, one worker, in front of the same LLM server, without a database and
@@ -106,5 +106,5 @@ def main(words: list[str]) -> None:
     machine.install_packages()
     result, missing = run(QUICK_SECONDS if words else SECONDS)
     put(RESULT, json.dumps(result, indent=2) + "\n")
-    print("\n".join([report.text(result), *missing]))
+    print("\n".join([report.text(result), *missing, "", report.markdown(result)]))
     say(f"All figures are in {RESULT.relative_to(ROOT)}")

@@ -12,9 +12,16 @@ from tests.bench.gateway.load import Turn
 from tests.bench.gateway.rows import BARE
 
 _HEAD = (
-    f"{'':<20} {'requests/s':>10} {'÷ bare':>7} {'p50 ms':>8} {'+ bare':>7} {'p99 ms':>8}"
+    f"{'':<26} {'requests/s':>10} {'÷ bare':>7} {'p50 ms':>8} {'+ bare':>7} {'p99 ms':>8}"
     f" {'nginx µs':>9} {'Python µs':>10} {'records/s':>10}"
 )
+
+# What the README's table shows, by the number of connections
+_COLUMNS = {
+    1: ("requests/s", "÷ bare", "+ p50", "p99"),
+    16: ("requests/s", "÷ bare", "p50", "p99", "nginx + Python per request"),
+    64: ("requests/s", "÷ bare", "p99", "records/s"),
+}
 
 
 def summary(turns: Sequence[Turn], names: Sequence[str]) -> list[dict[str, t.Any]]:
@@ -76,10 +83,38 @@ def _line(row: dict[str, t.Any]) -> str:
     names = ("nginx_us", "python_us", "records_per_second")
     nginx, python, records = (f"{row[name]:,.0f}" if row[name] else "-" for name in names)
     return (
-        f"{row['row']:<20} {row['requests_per_second']:>10,.0f} {row['of_bare']:>7.3f}"
+        f"{row['row']:<26} {row['requests_per_second']:>10,.0f} {row['of_bare']:>7.3f}"
         f" {row['p50_ms']:>8.2f} {row['p50_added_ms']:>7.2f} {row['p99_ms']:>8.2f}"
         f" {nginx:>9} {python:>10} {records:>10}"
     )
+
+
+def markdown(result: dict[str, t.Any]) -> str:
+    """The README's table."""
+    heads = [
+        f"{connections}: {name}" if name == names[0] else name
+        for connections, names in _COLUMNS.items()
+        for name in names
+    ]
+    lines = [["", *heads], ["---"] * (len(heads) + 1)]
+    for row in dict.fromkeys(row["row"] for row in result["rows"]):
+        cells = {one["connections"]: _cells(one) for one in result["rows"] if one["row"] == row}
+        lines.append([row, *(cells[count][name] for count in _COLUMNS for name in _COLUMNS[count])])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cells(row: dict[str, t.Any]) -> dict[str, str]:
+    """All that the table can show of one row with one number of connections."""
+    spent = [f"{row[name]:,.0f}" for name in ("nginx_us", "python_us") if row[name]]
+    return {
+        "requests/s": f"{row['requests_per_second']:,.0f}",
+        "÷ bare": f"{row['of_bare']:.2g}",
+        "+ p50": f"{row['p50_added_ms']:.2f} ms",
+        "p50": f"{row['p50_ms']:.2f} ms",
+        "p99": f"{row['p99_ms']:.2f} ms",
+        "nginx + Python per request": f"{' + '.join(spent)} µs",
+        "records/s": f"{row['records_per_second']:,.0f}" if row["records_per_second"] else "-",
+    }
 
 
 def _rest(result: dict[str, t.Any]) -> list[str]:

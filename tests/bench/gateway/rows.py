@@ -23,6 +23,7 @@ _FULL: dict[str, tuple[int, bool]] = {
     "full, 10 keys": (10, False),
     "full, 100,000 keys": (MANY_KEYS, False),
     "full, fsync": (10, True),
+    "full, 100,000 keys, fsync": (MANY_KEYS, True),
 }
 
 

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
+import threading
 import typing as t
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from llm_key_validator import store
 from llm_key_validator.journal import Journal
 from llm_key_validator.keys import generate_key
 from llm_key_validator.metrics import Metrics
@@ -135,24 +139,41 @@ def test_at_the_start_without_a_file(watched: Watched) -> None:
     asyncio.run(run())
 
 
-def test_loading_lets_others_run_in_between(watched: Watched) -> None:
+def test_a_reload_lets_others_run_in_between(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that takes as long as there are keys: reading, parsing, forgetting the old ones."""
+    readers: list[threading.Thread] = []
+
+    def noted(path: str, max_bytes: int) -> store.RegistryText:
+        readers.append(threading.current_thread())
+        return store_read(path, max_bytes)
+
+    store_read = store.read_registry
+    monkeypatch.setattr(store, "read_registry", noted)
+
     async def run() -> None:
         watched.write(entries(4 * SLICE))
-        turns = 0
+        await watched.store.refresh()
+        watched.write(entries(5 * SLICE))
+        turns: Counter[tuple[int | None, bool]] = Counter()
 
         async def count() -> None:
-            nonlocal turns
             while True:
-                turns += 1
+                turns[watched.keys(), gc.isenabled()] += 1
                 await asyncio.sleep(0)
 
         counter = asyncio.create_task(count())
         await watched.store.refresh()
         counter.cancel()
-        assert watched.keys() == 4 * SLICE
-        assert turns >= 4
+        assert watched.keys() == 5 * SLICE
+        assert turns[4 * SLICE, False] >= 5, "parsed in too large slices, or with garbage collected"
+        # Two tables: by digest and by id
+        assert turns[5 * SLICE, True] >= 2 * 4, "the old keys were forgotten in too large slices"
 
     asyncio.run(run())
+    assert len(readers) == 2
+    assert threading.main_thread() not in readers
 
 
 def test_two_reloads_at_once_end_with_the_newest(watched: Watched) -> None:
