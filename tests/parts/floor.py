@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.lab.steps import CACHE, ROOT, LabError, key_of, run
 
 PYTHON = "3.11"
+SCENARIO = "api_key"  # whose hosts must be found hardened
 _RECAP = re.compile(r"^(?P<host>\S+) +: ok=\d+ +changed=(?P<changed>\d+) .*failed=(?P<failed>\d+)")
 
 
@@ -91,4 +92,4 @@ def check_hardened(inventory: Path, group: str) -> None:
 
 
 if __name__ == "__main__":
-    check_hardened(ROOT / ".lab/molecule/inventory", "api_key")
+    check_hardened(ROOT / ".lab/molecule/inventory", SCENARIO)
