@@ -35,6 +35,11 @@ def test_the_order_lists_every_scenario_once() -> None:
     assert sorted(run.LONGEST) == scenarios.names()
 
 
+def test_the_floor_leaves_out_what_there_is() -> None:
+    unit = Path(__file__).parent
+    assert [name for name in floor.NOT_ANSIBLE if not (unit / name).exists()] == []
+
+
 def test_every_part_runs_once_in_the_order_of_the_queue(logs: Path) -> None:
     outcomes = run.everything()
     names = [f"molecule {name}" for name in run.LONGEST]
