@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import subprocess
 import sys
 import typing as t
-from collections import defaultdict
 from pathlib import Path
 
 from tests.lab.certificates import Authority
+from tests.lab.playbook import by_host
 
 PASSPHRASE = "a passphrase"
 ROLE = "llmsec.hardening.pki"
@@ -20,9 +18,6 @@ CONDITIONS = {"ca": "not __pki_ca_exists or __pki_issuing_ends", "provided": "pu
 PREFLIGHT = ("preflight_internal",)
 STEPS = (*PREFLIGHT, "ca", "clients", "crl")
 Cases = t.Mapping[str, t.Mapping[str, object]]
-
-# Whose result, or line of the recap, a paragraph is
-_WHOSE = re.compile(r"(?:\w+: \[)?([\w-]+)(?: -> \w+)?(?:\]| +: ok=)")
 
 
 class Control:
@@ -42,11 +37,8 @@ class Control:
         What was said of none is there without a name. To start Ansible for each of them would
         take longer than the cases.
         """
-        said: dict[str, str] = defaultdict(str)
         text = self._play(words, steps, cases)
-        for paragraph in re.split(r"\n(?=\S)", text):
-            found = _WHOSE.match(paragraph)
-            said[found[1] if found else ""] += f" {' '.join(paragraph.split())} "
+        said = by_host(text)
         assert said.keys() == {"", *cases}, text
         return said
 
@@ -75,8 +67,6 @@ class Control:
             [sys.executable, "-m", "ansible", "playbook", "-i", "inventory.json", "play.yml",
              *words],
             cwd=self.folder, capture_output=True, text=True, check=False,
-            # YAML doubles apostrophes.
-            env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
         )  # fmt: skip
         return done.stdout + done.stderr
 
