@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from tests.lab import scenarios
 from tests.lab.steps import CACHE, ROOT, LabError, say, step
@@ -23,6 +25,12 @@ from tests.parts import floor, sanity
 
 LOGS = CACHE / "logs"
 SHOWN_LINES = 80  # of a failing part's log
+WORKERS = 3  # for two processors: every part waits now and then
+# The scenarios in the order of their start, so that none runs alone for long at the end
+LONGEST = (
+    "firewall_nftables", "mtls", "firewall_iptables", "posture", "fresh", "policy", "api_key",
+    "recovery", "alternative", "rollback", "refusals",
+)  # fmt: skip
 # The collection as Python and Ansible see it: pytest must import it by its full name.
 TREE = CACHE / "collections/ansible_collections/llmsec/hardening"
 
@@ -64,12 +72,13 @@ def _kernel(words: list[str]) -> list[list[str]]:
     return [["pytest", "tests/kernel", *words]]
 
 
+# In the order of their start: the linters' verdict is wanted early.
 PARTS: dict[str, Part] = {
     "lint": _lint,
     "unit": _unit,
-    "kernel": _kernel,
-    "sanity": sanity.commands,
     "floor": floor.commands,
+    "sanity": sanity.commands,
+    "kernel": _kernel,
 }
 
 
@@ -79,6 +88,10 @@ def _molecule(scenario: str) -> list[list[str]]:
     shutil.rmtree(memory, ignore_errors=True)
     test = ["molecule", "test", "--destroy=never", "--scenario-name", scenario]
     return [["env", f"MOLECULE_EPHEMERAL_DIRECTORY={memory}", *test]]
+
+
+# A part's name → how it ends
+Jobs = dict[str, Future[Outcome]]
 
 
 def _run(name: str, commands: Callable[[], list[list[str]]], *, show: bool = False) -> Outcome:
@@ -93,7 +106,7 @@ def _run(name: str, commands: Callable[[], list[list[str]]], *, show: bool = Fal
                 code = _one(command, out.fileno(), show=show)
                 if code != 0:
                     break
-        except (LabError, OSError) as error:
+        except (LabError, OSError, subprocess.SubprocessError) as error:
             out.write(f"{error}\n")
             code = 1
     seconds = time.monotonic() - start
@@ -117,30 +130,51 @@ def _one(command: list[str], log: int, *, show: bool) -> int:
     ).returncode
 
 
-def _checks() -> list[Outcome]:
-    """What needs no hosts, one after the other: the scenarios have the other core."""
-    names = ("lint", "unit", "kernel", "sanity", "floor")
-    return [_run(name, lambda name=name: PARTS[name]([])) for name in names]
+def _after(needed: Future[Any], commands: Callable[[], list[list[str]]]) -> list[list[str]]:
+    """Commands that need what another job makes; an error there is theirs."""
+    needed.result()
+    return commands()
 
 
-def _scenarios(names: list[str], *, workers: int = 2) -> list[Outcome]:
-    """Fresh hosts, then the scenarios, a few at once."""
+def _turn(scenario: str) -> int:
+    """A scenario's place in the queue; one that is not listed may take long."""
+    return LONGEST.index(scenario) if scenario in LONGEST else -1
+
+
+def _fresh_hosts(names: list[str]) -> None:
     with step("Fresh hosts for the scenarios"):
         scenarios.reset(names)
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda name: _run(f"molecule {name}", lambda: _molecule(name)), names))
+
+
+def _scenarios(pool: ThreadPoolExecutor, names: list[str], hosts: Future[None]) -> Jobs:
+    """Queue the scenarios, each of which waits for the fresh hosts."""
+    jobs: Jobs = {}
+    for name in sorted(names, key=_turn):
+        commands = partial(_after, hosts, partial(_molecule, name))
+        jobs[name] = pool.submit(_run, f"molecule {name}", commands)
+    return jobs
 
 
 def everything() -> list[Outcome]:
-    """All parts, as CI runs them; the hosts are removed afterwards."""
+    """All parts, as CI runs them, from one queue; the hosts are removed afterwards."""
+    names = scenarios.names()
     try:
-        with ThreadPoolExecutor(2) as pool:
-            checks = pool.submit(_checks)
-            hosts = pool.submit(_scenarios, scenarios.names())
-            outcomes = checks.result() + hosts.result()
-        return [*outcomes, _run("floor on hosts", floor.commands_on_hosts)]
+        with ThreadPoolExecutor(WORKERS) as pool:
+            hosts = pool.submit(_fresh_hosts, names)
+            jobs: Jobs = {name: pool.submit(_run, name, partial(PARTS[name], [])) for name in PARTS}
+            jobs |= _scenarios(pool, names, hosts)
+            needed = partial(_after, jobs[floor.SCENARIO], floor.commands_on_hosts)
+            jobs["on hosts"] = pool.submit(_run, "floor on hosts", needed)
+        return [job.result() for job in jobs.values()]
     finally:
         _remove_hosts()
+
+
+def only_scenarios(names: list[str]) -> list[Outcome]:
+    """Some scenarios; their hosts stay."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        jobs = _scenarios(pool, names, pool.submit(_fresh_hosts, names))
+    return [job.result() for job in jobs.values()]
 
 
 def _remove_hosts() -> None:
@@ -176,7 +210,7 @@ def main(words: list[str]) -> int:
                     f"no such scenario: {', '.join(sorted(unknown))} "
                     f"(there are: {', '.join(scenarios.names())})"
                 )
-            return close(_scenarios(names or scenarios.names()))
+            return close(only_scenarios(names or scenarios.names()))
         case [name, *rest] if name in PARTS:
             return _run(name, lambda: PARTS[name](rest), show=True).returncode
     raise LabError(f"no such part: {words[0]} (there are: {', '.join(PARTS)}, molecule)")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ TIMEOUT = 600  # seconds
 _RECAP = re.compile(
     r"^([\w-]+) +: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+) ", re.MULTILINE
 )
+# Whose result, or line of the recap, a paragraph is
+_WHOSE = re.compile(r"(?:\w+: \[)?([\w-]+)(?: -> [\w-]+)?(?:\]| +: ok=)")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Run:
     code: int
     text: str
     hosts: dict[str, Counts]  # without localhost
+    said: dict[str, str]  # of each host
 
     @property
     def changed(self) -> dict[str, int]:
@@ -60,7 +64,17 @@ def play(playbook: str, *words: str, **variables: Any) -> Run:
         for host, changed, unreachable, failed in _RECAP.findall(text)
         if host != "localhost"
     }
-    return Run(done.returncode, " ".join(text.split()), hosts)
+    return Run(done.returncode, " ".join(text.split()), hosts, by_host(text))
+
+
+def by_host(text: str) -> dict[str, str]:
+    """What a run said of each host, in one line; without a name what it said of none."""
+    said: dict[str, str] = defaultdict(str)
+    for paragraph in re.split(r"\n(?=\S)", text):
+        found = _WHOSE.match(paragraph)
+        # YAML, as results are shown, may double apostrophes.
+        said[found[1] if found else ""] += f" {' '.join(paragraph.split())} ".replace("''", "'")
+    return said
 
 
 def harden(scenario: str, *words: str, **variables: Any) -> Run:

@@ -18,6 +18,17 @@ from pathlib import Path
 from tests.lab.steps import CACHE, ROOT, LabError, key_of, run
 
 PYTHON = "3.11"
+SCENARIO = "api_key"  # whose hosts must be found hardened
+NOT_ANSIBLE = (
+    "gateway",
+    "key_validator",
+    "pki",
+    "plugins/modules/test_verify_audit_log.py",
+    "plugins/module_utils/firewall/test_render_iptables.py",
+    "plugins/module_utils/firewall/test_render_nft.py",
+    "plugins/module_utils/gateway/test_sabotage.py",
+    "plugins/module_utils/posture/test_html_browser.py",
+)
 _RECAP = re.compile(r"^(?P<host>\S+) +: ok=\d+ +changed=(?P<changed>\d+) .*failed=(?P<failed>\d+)")
 
 
@@ -54,10 +65,17 @@ def environment(python: str) -> Path:
 
 
 def commands(words: list[str]) -> list[list[str]]:
-    """The unit tests of plugins. Roles are run on hosts, and the key validator is a host's."""
-    roles = [f"--ignore=tests/unit/{name}" for name in ("gateway", "key_validator", "pki")]
-    tests = words or [*roles, "tests/unit"]
-    return _with_floor("-m", "pytest", "-p", "no:cacheprovider", *tests)
+    """The unit tests of what depends on ansible-core, or on the Python that runs it.
+
+    Left out is what a run with the newest tools has proved for these as well: roles are run on
+    hosts, and the key validator is a host's, by the host's own Python. That is 3.11 on Debian 12,
+    where the scenarios run all that targets run. So are tests of what other programs make of our
+    files, which ask nginx, Chromium, the kernel or the key validator's code hundreds of times.
+    """
+    ignored = [f"--ignore=tests/unit/{path}" for path in NOT_ANSIBLE]
+    return _with_floor(
+        "-m", "pytest", "-p", "no:cacheprovider", *(words or [*ignored, "tests/unit"])
+    )
 
 
 def commands_on_hosts() -> list[list[str]]:
@@ -91,4 +109,4 @@ def check_hardened(inventory: Path, group: str) -> None:
 
 
 if __name__ == "__main__":
-    check_hardened(ROOT / ".lab/molecule/inventory", "api_key")
+    check_hardened(ROOT / ".lab/molecule/inventory", SCENARIO)

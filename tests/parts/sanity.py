@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""ansible-test sanity, on a copy of the tree: it wants real files at .../llmsec/hardening."""
+"""ansible-test sanity, on a copy of what is released: it wants real files at .../llmsec/hardening.
+
+The tests are not released, and are more than half of all Python: ruff looks at them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from tests.lab.steps import CACHE, ROOT, run
 
 WORK = CACHE / "sanity"
 TREE = WORK / "ansible_collections/llmsec/hardening"
+SETTINGS = "tests/config.yml"  # of ansible-test
 
 # ansible-test downloads this script to put pip into its own environments; ensurepip does the same
 # without a download.
@@ -18,12 +22,13 @@ _GET_PIP = "import ensurepip\nensurepip.bootstrap()\n"
 
 
 def _copy_tree() -> None:
-    """Copy what git would commit, as it is in the working tree."""
+    """Copy what git would commit, as it is in the working tree, without the tests."""
     shutil.rmtree(TREE, ignore_errors=True)
     listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT)
     for name in filter(None, listed.stdout.split("\0")):
         source = ROOT / name
-        if source.is_file():
+        left_out = name.startswith(("molecule/", "tests/")) and name != SETTINGS
+        if source.is_file() and not left_out:
             (TREE / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, TREE / name)
     # A repository of its own: ansible-test asks git which files there are, and .cache/ is ignored.

@@ -11,26 +11,28 @@ import pytest
 from tests.lab import playbook
 from tests.lab.steps import ROOT
 
+# Tags and control nodes do not ask which release a host has: the other one is left alone.
+HOST = "fresh-d12"
 ROLES = ("ollama", "pki", "key_validator", "gateway")
 
 
 @pytest.mark.parametrize("step", ["install", "configure", "verify"])
 def test_one_step_of_all_roles_alone(step):
-    run = playbook.harden("fresh", "--tags", ",".join(f"{role}_{step}" for role in ROLES))
+    run = playbook.harden(HOST, "--tags", ",".join(f"{role}_{step}" for role in ROLES))
     assert run.code == 0, run
-    assert set(run.changed.values()) == {0}, run
+    assert run.changed == {HOST: 0}, run
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_configure_alone(role):
-    run = playbook.harden("fresh", "--tags", f"{role}_configure", harden_roles=[role])
+    run = playbook.harden(HOST, "--tags", f"{role}_configure", harden_roles=[role])
     assert run.code == 0, run
-    assert set(run.changed.values()) == {0}, run
+    assert run.changed == {HOST: 0}, run
 
 
 def test_a_control_node_without_the_ca_issues_nothing(tmp_path):
     variables = {"harden_roles": ["pki"], "pki_ca_directory": str(tmp_path / "pki")}
-    run = playbook.harden("fresh", "--tags", "pki_configure", **variables)
+    run = playbook.harden(HOST, "--tags", "pki_configure", **variables)
     assert run.code != 0
     assert "restore the CA from its backup" in run.text, run
     assert not (tmp_path / "pki").exists()
@@ -40,7 +42,7 @@ def test_keys_that_a_host_should_not_have_are_found():
     """The verify step of a control node that knows other keys than the host."""
     key = {"id": "other", "sha256": "0" * 64, "owner": "nobody"}
     variables = {"harden_roles": ["key_validator"], "key_validator_keys": [key]}
-    run = playbook.harden("fresh", "--tags", "key_validator_verify", **variables)
+    run = playbook.harden(HOST, "--tags", "key_validator_verify", **variables)
     assert run.code != 0, run
 
 

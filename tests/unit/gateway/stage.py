@@ -12,7 +12,6 @@ import socket
 import socketserver
 import ssl
 import subprocess
-import sys
 import threading
 import time
 import typing as t
@@ -20,13 +19,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import yaml
-
 from tests.lab.steps import wait_until
 
-ROLE = Path(__file__).parents[3] / "roles" / "gateway"
-NAME = "llm.test"
-FACTS = {"fqdn": NAME, "distribution": "Debian", "distribution_major_version": "12"}
+from .rendering import NAME, rendered
 
 # As root nginx gives its workers to somebody else, who cannot look into a test's folder.
 _MAIN = """{user}
@@ -45,43 +40,11 @@ http {{
 
 
 def render(folder: Path, **variables: t.Any) -> Path:
-    """Render the role's files below ``folder`` as Ansible does, and return it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "templates").symlink_to(ROLE / "templates")
-    play = {
-        "hosts": "localhost",
-        "connection": "local",
-        "gather_facts": False,
-        "vars_files": [str(ROLE / "defaults/main.yml"), str(ROLE / "vars/main.yml")],
-        "tasks": [
-            {
-                "ansible.builtin.copy": {
-                    "content": "{{ __gateway_files | to_json }}",
-                    "dest": f"{folder}/files.json",
-                }
-            }
-        ],
-    }
-    extra = {
-        "ansible_python_interpreter": sys.executable,
-        "ansible_facts": FACTS,
-        "__gateway_if_inet6": {"stat": {"exists": False}},
-        "__gateway_ocsp": {"stdout": ""},
-        "__gateway_access_log": f"{folder}/access.log",
-        **variables,
-    }
-    (folder / "play.yml").write_text(yaml.safe_dump([play], sort_keys=False))
-    (folder / "extra.json").write_text(json.dumps(extra))
-    done = subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "play.yml",
-         "-e", "@extra.json"],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    for file in json.loads((folder / "files.json").read_text()):
-        path = folder / Path(file["path"]).relative_to("/etc/nginx")
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(file["content"])
+    """Write the role's files below ``folder``, and return it."""
+    for file, content in rendered(**variables).items():
+        path = folder / Path(file).relative_to("/etc/nginx")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
     return folder
 
 
@@ -268,11 +231,11 @@ class Stage:
         settings = {
             "gateway_port": self.port,
             "gateway_backend": f"127.0.0.1:{llm_port}",
-            "gateway_server_names": [NAME],
             "gateway_certificate": f"{folder}/server.crt",
             "gateway_certificate_key": f"{folder}/server.key",
             "gateway_limit_per_key": None,
             "gateway_limit_per_address": None,
+            "__gateway_access_log": f"{folder}/access.log",
             **sockets,
             **variables,
         }

@@ -19,7 +19,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.lab.certificates import DAY, Authority, Pair, now
 
-from .stage import GO_ON, NAME, ROLE, Answer, Heard, Say, Stage, free_port
+from .rendering import NAME, ROLE
+from .stage import GO_ON, Answer, Heard, Say, Stage, free_port
 
 sys.path.insert(0, str(ROLE.parent / "key_validator" / "files"))
 

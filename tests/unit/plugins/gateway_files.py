@@ -1,20 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role's files in all variants, rendered by one run of Ansible, and Debian's nginx.conf."""
+"""The role's files in all variants, and Debian's nginx.conf."""
 
 from __future__ import annotations
 
-import base64
 import functools
-import json
-import os
-import re
-import subprocess
-import sys
-import tempfile
 import typing as t
-from pathlib import Path
 
-import yaml
 from ansible_collections.llmsec.hardening.plugins.module_utils.gateway.checks import (
     configuration_findings,
 )
@@ -22,7 +13,8 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.gateway.expected 
 from ansible_collections.llmsec.hardening.plugins.module_utils.nginx_syntax import assemble
 from ansible_collections.llmsec.hardening.plugins.modules.verify_gateway import ARGUMENTS
 
-from tests.unit.gateway.stage import FACTS, NAME, ROLE
+from tests.unit.gateway import rendering
+from tests.unit.gateway.rendering import FACTS, NAME, Files
 
 MAIN = "/etc/nginx/nginx.conf"
 SITE = "/etc/nginx/conf.d/llm-gateway.conf"
@@ -128,56 +120,13 @@ VARIANTS: dict[str, dict[str, t.Any]] = {
 }
 # What the module calls otherwise than the role does
 _OPTIONS = {"endpoint_classes": "gateway_route_classes"}
-Files = dict[str, str]
 
 
 @functools.cache
 def rendered() -> dict[str, Files]:
     """Return {variant: {path: text}}, Debian's own files included."""
-    with tempfile.TemporaryDirectory() as folder:
-        return _render(Path(folder))
-
-
-def _render(folder: Path) -> dict[str, Files]:
-    (folder / "templates").symlink_to(ROLE / "templates")
-    usual = {
-        "ansible_facts": FACTS,
-        "__gateway_if_inet6": {"stat": {"exists": False}},
-        "__gateway_ocsp": {"stdout": ""},
-        "gateway_server_names": [NAME],
-    }
-    for name, variables in VARIANTS.items():
-        (folder / f"{name}.json").write_text(json.dumps({**usual, **variables}))
-    play = {
-        "hosts": "all",
-        "connection": "local",
-        "gather_facts": False,
-        "vars_files": [
-            str(ROLE / "defaults/main.yml"),
-            str(ROLE / "vars/main.yml"),
-            f"{folder}/{{{{ inventory_hostname }}}}.json",
-        ],
-        # Printed in one word: to write files would take a module for each variant.
-        "tasks": [
-            {"ansible.builtin.debug": {"msg": "{{ __gateway_files | to_json | b64encode }}"}}
-        ],
-    }
-    (folder / "play.yml").write_text(yaml.safe_dump([play], sort_keys=False))
-    hosts = ",".join(VARIANTS) + ","
-    python = f"ansible_python_interpreter={sys.executable}"
-    done = subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", "-i", hosts, "-e", python, "play.yml"],
-        cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "default",
-             "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    said = re.findall(r'^ok: \[(\w+)\] => \{\s*"msg": "([^"]+)"', done.stdout, re.MULTILINE)
-    rendered = {name: json.loads(base64.b64decode(text)) for name, text in said}
-    assert rendered.keys() == VARIANTS.keys(), done.stdout
     return {
-        name: {**DEBIAN, **{file["path"]: file["content"] for file in files}}
-        for name, files in rendered.items()
+        name: {**DEBIAN, **rendering.rendered(**variables)} for name, variables in VARIANTS.items()
     }
 
 
