@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ssl
+from base64 import encodebytes
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,12 @@ class Pair:
     key: ec.EllipticCurvePrivateKey
     chain: list[x509.Certificate] = field(default_factory=list)
 
+    @classmethod
+    def from_files(cls, certificate: Path, key: Path) -> Pair:
+        """A certificate with its chain, and its key, that somebody else made."""
+        shown, *chain = x509.load_pem_x509_certificates(certificate.read_bytes())
+        return cls(shown, _elliptic(key.read_bytes()), chain)
+
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.certificate.public_bytes(Encoding.DER)).hexdigest()
@@ -59,6 +66,32 @@ class Pair:
         file = folder / "shown.pem"
         file.write_text(self.pem(chain=chain) + self.key_pem())
         trust.load_cert_chain(file)
+
+    def in_foreign_hands(self) -> Pair:
+        """The certificate as somebody shows it who does not have its key."""
+        return _Foreign(self.certificate, self.key, self.chain)
+
+
+class _Foreign(Pair):
+    """Certificate and key are of two. OpenSSL loads them, for it compares public halves only."""
+
+    def key_pem(self) -> str:
+        """Another private half beside the certificate's public one."""
+        der = self.key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        other = ec.generate_private_key(self.key.curve)
+        mixed = der.replace(*(_private_half(key) for key in (self.key, other)))
+        text = encodebytes(mixed).decode()
+        return f"-----BEGIN EC PRIVATE KEY-----\n{text}-----END EC PRIVATE KEY-----\n"
+
+
+def _private_half(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_numbers().private_value.to_bytes((key.key_size + 7) // 8, "big")
+
+
+def _elliptic(pem: bytes, passphrase: str | None = None) -> ec.EllipticCurvePrivateKey:
+    key = load_pem_private_key(pem, passphrase.encode() if passphrase else None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
 
 
 class Authority:
@@ -89,9 +122,7 @@ class Authority:
         authority = cls.__new__(cls)
         authority.certificate = x509.load_pem_x509_certificate(certificate.read_bytes())
         authority.name = authority.certificate.subject
-        loaded = load_pem_private_key(key.read_bytes(), passphrase.encode())
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-        authority.key = loaded
+        authority.key = _elliptic(key.read_bytes(), passphrase)
         authority.parent = authority
         authority.revoked = []
         return authority

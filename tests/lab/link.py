@@ -26,6 +26,7 @@ class Door:
     address: str
     server_name: str
     trust: ssl.SSLContext
+    port: int = 443
 
     @contextmanager
     def open(self, session: ssl.SSLSession | None = None) -> Iterator[http.client.HTTPConnection]:
@@ -36,7 +37,7 @@ class Door:
         plain.settimeout(TIMEOUT)
         link = http.client.HTTPConnection(self.server_name)
         with plain:
-            plain.connect((self.address, 443))
+            plain.connect((self.address, self.port))
             with self.trust.wrap_socket(
                 plain, server_hostname=self.server_name, session=session
             ) as link.sock:

@@ -30,6 +30,7 @@ PAGES = [
 _FENCE = re.compile(r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _WITH_VALUE = {"-i", "--inventory", "-l", "--limit", "-t", "--tags", "--vault-password-file"}
 _REPORT = re.compile(r"(?<![\w-])report\.(?:junit\.xml|[a-z]+)\b")
+_VARIABLE = re.compile(r"(?:posture|gateway|key_validator|pki|firewall|ollama|service_sandbox)_")
 _OURS = re.compile(r"llmsec\.hardening\.(\w+)")
 
 
@@ -116,6 +117,11 @@ def shell_texts(path: Path) -> list[str]:
     return [each.value for each in parse_unit(text, path.name) if each.key.startswith("Exec")]
 
 
+def yaml_blocks(text: str) -> list[t.Any]:
+    """Return what the YAML examples of a page say."""
+    return [strict(block["text"]) for block in _FENCE.finditer(text) if block["kind"] == "yaml"]
+
+
 def report_files() -> set[str]:
     """Return the report's files as docs/report.md tells them."""
     rows = re.findall(r"^\| `\w+` \| `([^`]+)` \|", (ROOT / "docs/report.md").read_text(), re.M)
@@ -157,10 +163,25 @@ def test_ci_files_are_yaml_without_a_key_twice(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_yaml_in_pages_parses(path: Path) -> None:
-    for block in _FENCE.finditer(path.read_text()):
-        if block["kind"] == "yaml":
-            strict(block["text"])
+def test_yaml_in_pages_parses_and_names_variables(path: Path) -> None:
+    for block in yaml_blocks(path.read_text()):
+        names = block if isinstance(block, dict) else {}
+        assert [n for n in names if _VARIABLE.match(n) and n not in role_variables()] == []
+
+
+def test_the_readmes_client_certificates_are_on_hosts() -> None:
+    """The scenario `mtls` has what the README says; it runs the README's command, too."""
+    (said,) = (
+        block
+        for block in yaml_blocks((ROOT / "README.md").read_text())
+        if isinstance(block, dict) and "pki_clients" in block
+    )
+    done = strict((ROOT / "molecule/mtls/variables.yml").read_text())
+    assert said["gateway_auth"] == done["gateway_auth"]
+    for name, key in (("pki_clients", "name"), ("key_validator_clients", "id")):
+        for item in said[name]:
+            (there,) = (one for one in done[name] if one[key] == item[key])
+            assert item.items() <= there.items()
 
 
 def test_the_gitops_page_names_each_example_and_known_variables() -> None:
@@ -285,6 +306,12 @@ def test_wrong_units_are_found(old: str, new: str, fault: str) -> None:
     text = (EXAMPLES / "llm-assess.service").read_text()
     assert old in text
     assert fault in unit_problems(text.replace(old, new), "llm-assess.service")
+
+
+def test_wrong_variables_in_yaml_are_found(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("```yaml\npki_cleints: []\n```\n")
+    with pytest.raises(AssertionError, match="pki_cleints"):
+        test_yaml_in_pages_parses_and_names_variables(tmp_path / "page.md")
 
 
 def test_a_key_twice_is_found() -> None:

@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+import ssl
+import subprocess
+
 import pytest
 
 from tests.lab import curl
 from tests.lab.batch import Question, post
+from tests.lab.hosts import STATE
+from tests.lab.link import Door
+from tests.lab.steps import wait_until
 
 PORT = 8443
+PKI = STATE / "molecule/pki/alternative"
 
 
 def test_other_port_and_certificate_of_the_corporate_ca(gateway, keys):
@@ -28,6 +35,38 @@ def test_another_name_is_refused_after_the_handshake(gateway, keys, lab):
     url = "https://other.example.com/api/version"
     answer = curl.request(lab, "app-server", *words, url, key=keys["app"])
     assert (answer.status, answer.why) == (0, "no answer")
+
+
+@pytest.mark.parametrize(
+    ("client", "status", "words"),
+    [
+        ("partner", 200, '"version"'),
+        ("stranger", 403, "is not of a CA that is trusted here"),
+        ("leaver", 403, "was revoked"),
+    ],
+)
+def test_clients_with_certificates_of_the_partners_ca(gateway, client, status, words):
+    """The stranger's has the same subject, of a CA of the same name."""
+    trust = ssl.create_default_context(cafile=PKI / "ca.crt")
+    trust.load_cert_chain(PKI / f"{client}.crt", PKI / f"{client}.key")
+    with Door(gateway.address, gateway.server_name, trust, PORT).open() as link:
+        link.request("GET", "/api/version")
+        with link.getresponse() as answer:
+            body = answer.read().decode()
+    assert answer.status == status, body
+    assert words in body
+
+
+def test_the_corporate_cas_word_is_stapled(gateway):
+    """nginx has asked the responder that the certificate names."""
+    words = ["openssl", "s_client", "-status", "-connect", f"{gateway.address}:{PORT}"]
+    words += ["-servername", gateway.server_name, "-CAfile", PKI / "ca.crt"]
+
+    def stapled():
+        done = subprocess.run(words, input="", capture_output=True, text=True, check=False)
+        return done.stdout if "OCSP Response Status: successful" in done.stdout else ""
+
+    assert "Cert Status: good" in wait_until(stapled)
 
 
 def test_no_limits(ask):

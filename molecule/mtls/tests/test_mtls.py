@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import select
+import shlex
 import shutil
 import ssl
 import subprocess
@@ -18,13 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.lab import artifacts, playbook
-from tests.lab.certificates import DAY, Authority, now
+from tests.lab.certificates import DAY, Authority, Pair, now
 from tests.lab.hosts import STATE
 from tests.lab.link import Door
-from tests.lab.steps import ROOT
+from tests.lab.steps import ROOT, wait_until
 
 PKI = STATE / "molecule/pki/mtls"
 NEW_PKI = STATE / "molecule/pki/mtls-new"
@@ -70,6 +75,21 @@ def status(gateway, context, key=""):
         return ask(link, key)[0]
 
 
+def served(gateway, context):
+    """The server's certificate."""
+    with door(gateway, context).open() as link:
+        return x509.load_der_x509_certificate(link.sock.getpeercert(binary_form=True))
+
+
+def issued_to(name):
+    folder = PKI / "clients" / name
+    return Pair.from_files(folder / "client.crt", folder / "client.key")
+
+
+def issuing():
+    return Authority.from_files(PKI / "issuing.crt", PKI / "issuing.key", PASSPHRASE)
+
+
 def audited(gateway):
     """The newest record of a request or refusal."""
     text = gateway.host.check_output("tail -n 20 /var/log/llm-gateway/audit.jsonl")
@@ -79,7 +99,7 @@ def audited(gateway):
 
 def refused_pairs():
     """Certificates that look right, and what is wrong with each."""
-    ours = Authority.from_files(PKI / "issuing.crt", PKI / "issuing.key", PASSPHRASE)
+    ours = issuing()
     (name,) = ours.name
     twin = Authority(str(name.value), Authority("Another root"))
     server = ExtendedKeyUsageOID.SERVER_AUTH
@@ -96,10 +116,11 @@ def refused_pairs():
 
 @pytest.mark.parametrize("tls", TLS)
 def test_whose_certificate_gets_in(gateway, tls):
-    for name, record in (("app", "app"), ("batch", "batch")):
+    for name, record in (("app", "app"), ("batch1", "batch1")):
         assert status(gateway, shown(name, tls=tls)) == 200
         assert audited(gateway)["user.id"] == record
         assert len(audited(gateway)["tls.client.hash.sha256"]) == 64
+        assert audited(gateway)["tls.client.subject"] == f"CN={name}"
     assert status(gateway, shown("nobody", tls=tls)) == 403
     assert audited(gateway)["event.reason"] == "certificate_unknown"
     with door(gateway, trust(tls=tls)).open() as link:
@@ -108,6 +129,35 @@ def test_whose_certificate_gets_in(gateway, tls):
     assert json.loads(body)["error"]["message"] == "A client certificate is required."
     time.sleep(0.2)  # nginx reports it
     assert audited(gateway)["event.reason"] == "certificate_missing"
+
+
+def test_the_readmes_command_for_clients(gateways, tmp_path):
+    """As it is written, but for the host's name; the unit tests compare its variables."""
+    (tmp_path / "pki").symlink_to(PKI)
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    (line,) = re.findall(r"^curl .*--cert .*$", text, re.MULTILINE)
+    for gateway in gateways:
+        words = shlex.split(line.replace("llm1.internal.example.com", gateway.server_name))
+        where = ["--resolve", f"{gateway.server_name}:443:{gateway.address}"]
+        done = subprocess.run(
+            [*words, *where, "--silent", "--show-error"],
+            cwd=tmp_path, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert json.loads(done.stdout)["version"]
+
+
+def gets_no_handshake(gateway, context, key=""):
+    """TLS 1.3 tells the client only when it goes on."""
+    try:
+        return status(gateway, context, key) == 0
+    except OSError:
+        return True
+
+
+def without_its_key(name, tls, tmp_path):
+    context = trust(tls=tls)
+    issued_to(name).in_foreign_hands().load(context, tmp_path)
+    return context
 
 
 @pytest.mark.parametrize("tls", TLS)
@@ -125,10 +175,11 @@ def test_certificates_that_do_not_hold(gateway, tls, tmp_path):
     context = trust(tls=tls)
     context.load_cert_chain(alone)
     assert status(gateway, context) == 403, "without its intermediate"
+    assert gets_no_handshake(gateway, without_its_key("app", tls, tmp_path))
 
 
 def test_what_a_client_may_do_is_its_records_to_say(gateway):
-    with door(gateway, shown("batch")).open() as link:
+    with door(gateway, shown("leaver")).open() as link:
         body = json.dumps({"model": "other", "prompt": "Hello"})
         link.request("POST", "/api/generate", body, {"Content-Type": "application/json"})
         with link.getresponse() as answer:
@@ -137,7 +188,7 @@ def test_what_a_client_may_do_is_its_records_to_say(gateway):
 
 
 def test_the_bundle_opens(tmp_path):
-    words = ["openssl", "pkcs12", "-in", PKI / "clients/batch/client.p12", "-nodes"]
+    words = ["openssl", "pkcs12", "-in", PKI / "clients/batch1/client.p12", "-nodes"]
     done = subprocess.run(
         [*words, "-passin", "pass:the bundle's"], capture_output=True, text=True, check=True
     )
@@ -236,24 +287,29 @@ def test_the_post_quantum_group_where_openssl_has_it(gateways, lab):
     assert groups == [False, True]
 
 
-def refused(message, **variables):
+def refused(*messages, **variables):
     run = playbook.harden("mtls", "--diff", harden_roles=["pki"], **variables)
     assert run.code != 0
-    assert message in run.text, run.ending
+    for message in messages:
+        assert message in run.text, run.ending
     assert not any(run.changed.values()), run.ending
 
 
-def test_bad_input_changes_nothing(tmp_path):
+def only_on(gateway, bad, good):
+    """A variable that is wrong for one host."""
+    where = f"inventory_hostname == '{gateway.name}'"
+    return f"{{{{ {json.dumps(bad)} if {where} else {json.dumps(good)} }}}}"
+
+
+def test_bad_input_changes_nothing(gateways, tmp_path):
+    """Something else is wrong with each host. What else can be, the unit tests of the CA test."""
     before = sorted(path.name for path in PKI.rglob("*"))
-    refused("pki_ca_passphrase does not open", pki_ca_passphrase="wrong")
-    other = tmp_path / "other"
-    shutil.copytree(PKI, other)
-    (other / "issuing.crt").write_text(Authority("Another").pem)
-    refused("was not signed by", pki_ca_directory=str(other))
-    stranger = tmp_path / "stranger"
-    stranger.mkdir()
-    refused("has a certificate of a CA that is not in", pki_ca_directory=str(stranger))
-    refused("pki_revoked takes names", pki_revoked=["No name"])
+    refused(
+        "pki_ca_passphrase does not open",
+        "has a certificate of a CA that is not in",
+        pki_ca_passphrase=only_on(gateways[0], "wrong", PASSPHRASE),
+        pki_ca_directory=only_on(gateways[1], str(tmp_path), str(PKI)),
+    )
     assert sorted(path.name for path in PKI.rglob("*")) == before
 
 
@@ -271,7 +327,7 @@ def mode(request, gateways):
 
 @pytest.mark.parametrize("tls", TLS)
 def test_modes(mode, gateways, keys, tls):
-    names = ("app", "batch", "nobody", "reader")
+    names = ("app", "batch1", "nobody", "reader")
     app, batch, nobody, reader = (shown(name, tls=tls) for name in names)
     none = trust(tls=tls)
     both = {
@@ -313,6 +369,48 @@ def test_certificates_that_do_not_hold_in_the_other_modes(mode, gateways, keys, 
         pair.load(context, tmp_path)
         for gateway in gateways:
             assert status(gateway, context, keys["reader"]) == 403, (mode, reason)
+    foreign = without_its_key("reader", tls, tmp_path)
+    for gateway in gateways:
+        assert gets_no_handshake(gateway, foreign, keys["reader"])
+
+
+LIST = "/etc/llm-gateway/pki/client.crl"
+
+
+@contextmanager
+def on_the_list(lab, gateways, name):
+    """The hosts have a list with this client on it, until the block ends. The role is not asked."""
+    ours = issuing()
+    ours.revoked.append(issued_to(name).certificate)
+    text = ours.crl() + (PKI / "ca.crl").read_text()
+    before = {gateway.name: gateway.host.file(LIST).content_string for gateway in gateways}
+    reload = ("sh", "-c", f"cat >{LIST} && systemctl reload nginx")
+    try:
+        for host in before:
+            lab.run(host, *reload, stdin=text, check=True)
+        yield
+    finally:
+        for host, old in before.items():
+            lab.run(host, *reload, stdin=old, check=True)
+
+
+def test_a_revoked_client_rides_nothing_old_in_the_other_modes(mode, gateways, keys, lab):
+    key = keys["reader"] if mode == "both" else ""
+    doors = [door(gateway, shown("reader", tls=tls)) for gateway in gateways for tls in TLS]
+    with ExitStack() as stack:
+        links = [stack.enter_context(one.open()) for one in doors]
+        for _unused in range(2):
+            assert [ask(link, key)[0] for link in links] == [200] * len(links)
+        sessions = [link.sock.session for link in links]
+        stack.enter_context(on_the_list(lab, gateways, "reader"))
+        sockets = [link.sock for link in links]
+        # The workers of before close them.
+        wait_until(lambda: len(select.select(sockets, [], [], 0)[0]) == len(sockets))
+        assert [ask(link, key)[0] for link in links] == [0] * len(links)
+        for one, session in zip(doors, sessions, strict=True):
+            with one.open(session) as link:
+                assert not link.sock.session_reused
+                assert ask(link, key)[0] == 403
 
 
 @contextmanager
@@ -353,7 +451,7 @@ def test_an_llm_server_on_another_machine(gateways, lab):
     """Debian 12's gateway has Debian 13's for its LLM server, and shows it a certificate."""
     near, far = gateways
     for name in ("client.crt", "client.key"):
-        text = (PKI / "clients/batch" / name).read_text()
+        text = (PKI / "clients/batch1" / name).read_text()
         keep = f"umask 077; cat >/etc/llm-gateway/pki/backend-{name}"
         lab.run(near.name, "sh", "-c", keep, stdin=text, check=True)
     run = playbook.harden(
@@ -369,77 +467,74 @@ def test_an_llm_server_on_another_machine(gateways, lab):
     )
     assert run.code == 0, run.ending
     for path in ("/api/version", "/api/tags"):
-        with door(near, shown("app" if path == "/api/version" else "batch")).open() as link:
+        with door(near, shown("app" if path == "/api/version" else "batch1")).open() as link:
             link.request("GET", path)
             with link.getresponse() as answer:
                 text = answer.read().decode()
                 assert answer.status == 200, (path, text)
     assert [one["name"] for one in json.loads(text)["models"]] == ["tiny:latest"]
-    assert audited(far)["user.id"] == "batch"
+    assert audited(far)["user.id"] == "batch1"
     assert audited(far)["url.path"] == "/api/tags"
 
 
-def test_revocation_and_new_server_certificates_under_load(gateways):
-    """`leaver` is revoked, and the servers get new certificates."""
+def test_servers_are_rotated_and_a_client_revoked_under_load(gateways):
+    """`leaver` is revoked, and the servers get new certificates, with keys of another type."""
     run = playbook.harden("mtls", *TAGS, harden_roles=["key_validator", "gateway"])
     assert run.code == 0, run.ending
-    leaver, app, batch = (shown(name) for name in ("leaver", "app", "batch"))
-    served = [door(gateway, app).certificate()["serialNumber"] for gateway in gateways]
-    with ExitStack() as stack, load(gateways, [app, batch]) as seen:
-        links = [stack.enter_context(door(gateway, leaver).open()) for gateway in gateways]
-        assert [ask(link)[0] for link in links] == [200, 200]
+    app, reader = shown("app"), shown("reader")
+    leavers = {tls: shown("leaver", tls=tls) for tls in TLS}
+    doors = [door(gateway, leavers[tls]) for gateway in gateways for tls in TLS]
+    with ExitStack() as stack, load(gateways, [app, reader]) as seen:
+        links = [stack.enter_context(one.open()) for one in doors]
+        assert [ask(link)[0] for link in links] == [200] * len(links)
         sessions = [link.sock.session for link in links]
-        run = playbook.harden(
-            "mtls",
-            *TAGS,
-            harden_roles=["pki"],
-            pki_renew=["server"],
+        run = playbook.play(
+            "rotate",
+            rotate="server",
+            rotate_hosts="mtls",
+            pki_key_type="rsa-3072",
             pki_revoked=["leaver"],
         )
         assert run.code == 0, run.ending
-        assert [ask(link)[0] for link in links] == [0, 0], "connections of before are over"
+        assert [ask(link)[0] for link in links] == [0] * len(links), "those of before are over"
     assert set(seen) == {200}, seen
     assert seen[200] >= REQUESTS
-    for gateway, session, serial in zip(gateways, sessions, served, strict=True):
-        with door(gateway, leaver).open(session) as link:
+    for one, session in zip(doors, sessions, strict=True):
+        with one.open(session) as link:
             assert not link.sock.session_reused
             assert ask(link)[0] == 403
-        time.sleep(0.2)
+    time.sleep(0.2)
+    for gateway in gateways:
         assert audited(gateway)["event.reason"] == "certificate_revoked"
-        assert door(gateway, app).certificate()["serialNumber"] != serial
-        assert status(gateway, app) == 200
+        key = served(gateway, app).public_key()
+        assert isinstance(key, rsa.RSAPublicKey)
+        assert key.key_size == 3072
+        assert {status(gateway, shown("app", tls=tls)) for tls in TLS} == {200}
 
 
 def test_clients_are_rotated_while_their_old_certificates_go_on(gateways):
-    foretold = playbook.play("rotate", "--check", rotate="server", rotate_hosts="mtls")
+    one = gateways[0].name  # what is foretold of one is of the other, too
+    old = shown("app")
+    before = [served(gateway, old) for gateway in gateways]
+    foretold = playbook.play("rotate", "--check", rotate="server", rotate_hosts=one)
     assert foretold.code == 0, foretold.ending
     assert "a new one was asked for" in foretold.text
-    served = [door(gateway, shown("app")).certificate()["serialNumber"] for gateway in gateways]
-    old = shown("app")
-    before = (PKI / "clients/app/client.crt").read_text()
+    text = (PKI / "clients/app/client.crt").read_text()
     with load(gateways, [old]) as seen:
-        foretold = playbook.play("rotate", "--check", rotate="clients", rotate_hosts="mtls")
+        foretold = playbook.play("rotate", "--check", rotate="clients", rotate_hosts=one)
         assert foretold.code == 0, foretold.ending
-        assert (PKI / "clients/app/client.crt").read_text() == before, "only foretold"
-        run = playbook.play("rotate", rotate="clients", rotate_hosts="mtls")
+        assert (PKI / "clients/app/client.crt").read_text() == text, "only foretold"
+        # With the servers' key type that they have
+        run = playbook.play(
+            "rotate", rotate="clients", rotate_hosts="mtls", pki_key_type="rsa-3072"
+        )
         assert run.code == 0, run.ending
     assert set(seen) == {200}, seen
     assert seen[200] >= REQUESTS
-    assert (PKI / "clients/app/client.crt").read_text() != before
-    for gateway, serial in zip(gateways, served, strict=True):
+    assert (PKI / "clients/app/client.crt").read_text() != text
+    for gateway, certificate in zip(gateways, before, strict=True):
         assert status(gateway, shown("app")) == status(gateway, old) == 200
-        assert door(gateway, old).certificate()["serialNumber"] == serial, "only foretold"
-
-
-def test_servers_are_rotated(gateways):
-    app = shown("app")
-    served = [door(gateway, app).certificate()["serialNumber"] for gateway in gateways]
-    with load(gateways, [app]) as seen:
-        run = playbook.play("rotate", rotate="server", rotate_hosts="mtls")
-        assert run.code == 0, run.ending
-    assert set(seen) == {200}, seen
-    for gateway, serial in zip(gateways, served, strict=True):
-        assert door(gateway, app).certificate()["serialNumber"] != serial
+        assert served(gateway, old) == certificate, "only foretold"
 
 
 def test_what_rotate_refuses():
@@ -452,18 +547,17 @@ def test_what_rotate_refuses():
 def test_another_ca_under_load(gateways):
     """Clients of the old one go on, once they know the new one's root as well."""
     shutil.rmtree(NEW_PKI, ignore_errors=True)
-    foretold = playbook.play(
-        "rotate", "--check", rotate="ca", rotate_hosts="mtls", rotate_ca_directory=str(NEW_PKI)
-    )
+    # It changes no host, so one will do.
+    asked = {"rotate": "ca", "rotate_hosts": gateways[0].name, "rotate_ca_directory": str(NEW_PKI)}
+    foretold = playbook.play("rotate", "--check", **asked)
     assert foretold.code == 0, foretold.ending
     assert not (NEW_PKI / "ca.crt").exists()
-    made = playbook.play(
-        "rotate", rotate="ca", rotate_hosts="mtls", rotate_ca_directory=str(NEW_PKI)
-    )
+    made = playbook.play("rotate", **asked)
     assert made.code == 0, made.ending
     refused("has the certificate of another CA", pki_ca_directory=str(NEW_PKI))
     roots = PKI / "ca.crt", NEW_PKI / "ca.crt"
     app = shown("app", *roots)
+    before = [served(gateway, app).public_key() for gateway in gateways]
     with load(gateways, [app]) as seen:
         run = playbook.harden(
             "mtls",
@@ -472,11 +566,19 @@ def test_another_ca_under_load(gateways):
             pki_ca_directory=str(NEW_PKI),
             pki_previous_ca_directory=str(PKI),
             pki_clients=[{"name": "app"}],
+            pki_key_type="rsa-3072",
+            pki_rotate_key=True,
+            pki_revoked=["batch1"],
         )
         assert run.code == 0, run.ending
     assert set(seen) == {200}, seen
-    for gateway in gateways:
+    for gateway, key in zip(gateways, before, strict=True):
+        assert isinstance(served(gateway, app).public_key(), rsa.RSAPublicKey)
+        assert served(gateway, app).public_key() != key, "pki_rotate_key"
         assert status(gateway, shown("app", *roots, pki=NEW_PKI)) == 200
+        assert status(gateway, shown("batch1", *roots)) == 403
+        time.sleep(0.2)
+        assert audited(gateway)["event.reason"] == "certificate_revoked"
         with pytest.raises(ssl.SSLCertVerificationError):
             status(gateway, shown("app"))
 

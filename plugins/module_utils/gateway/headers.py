@@ -23,7 +23,7 @@ _OF_ADDRESS = frozenset({"x-forwarded-for", "x-real-ip"})
 # What the key validator believes, by header: roles/gateway, llm-gateway.conf.j2
 _REQUEST = "$request_id $remote_addr $llm_endpoint_class $request_method $llm_route"
 _KEY_ROWS = {("", "$http_authorization"), ("default", "$http_x_api_key")}
-_CERTIFICATE_ROWS = {("SUCCESS", "$ssl_client_escaped_cert"), ("default", "")}
+_CERTIFICATE_ROWS = {("SUCCESS", "$ssl_client_escaped_cert $ssl_client_s_dn"), ("default", "")}
 # What the gateway adds to a client's headers; a key among them would be everybody's.
 _ADDED = frozenset(
     {"host", "connection", "content-length", "x-gateway-request", "x-limit-key",

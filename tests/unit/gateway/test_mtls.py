@@ -18,6 +18,7 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.lab.certificates import DAY, Authority, Pair, now
+from tests.lab.steps import wait_until
 
 from .rendering import NAME, ROLE
 from .stage import GO_ON, Answer, Heard, Say, Stage, free_port
@@ -274,6 +275,42 @@ def test_a_certificate_that_does_not_hold(
     assert json.loads(answer.body)["error"]["request_id"] == answer.headers["x-request-id"]
     assert "certificate" in message(answer)
     assert gate.hop.heard == gate.llm.heard == []
+
+
+BAD_SIGNATURE = "bad signature"  # OpenSSL's words
+
+
+@pytest.mark.parametrize("tls", TLS)
+@pytest.mark.parametrize("key", [None, "app"])
+def test_a_certificate_without_its_private_key(
+    gate: Gate, clients: Clients, tmp_path: Path, tls: str, key: str | None
+) -> None:
+    """Whoever copied one gets no handshake, not even with a good key."""
+    if gate.auth == "api_key":
+        pytest.skip("it is not asked for")
+    trust = gate.shown(None, tls)
+    clients.pairs["app"].in_foreign_hands().load(trust, tmp_path)
+    before = gate.errors().count(BAD_SIGNATURE)
+    # In TLS 1.3 the client believes that all is well until it reads, or the other end is gone.
+    with pytest.raises(OSError):
+        gate.chat(trust, key)
+    assert wait_until(lambda: gate.errors().count(BAD_SIGNATURE) > before), gate.errors()
+    assert gate.hop.heard == gate.llm.heard == []
+
+
+def test_a_subject_is_handed_on_in_plain_ascii(
+    gate: Gate, clients: Clients, tmp_path: Path
+) -> None:
+    """Whatever a CA has let into it: it makes no header of its own."""
+    if gate.auth == "api_key":
+        pytest.skip("no certificate is asked for")
+    trust = gate.shown(None)
+    pair = clients.issuing.issue('Über "a", b\r\nX-Client-Certificate: c')
+    pair.load(trust, tmp_path)
+    gate.chat(trust)
+    (heard,) = gate.hop.heard
+    (shown,) = heard.headers["x-client-certificate"]
+    assert shown.partition(" ")[2] == r"CN=\C3\9Cber \"a\"\, b\0D\0AX-Client-Certificate: c"
 
 
 def test_a_certificate_that_is_only_claimed(gate: Gate, clients: Clients) -> None:

@@ -311,7 +311,8 @@ def test_nginx_and_the_service_refuse_in_the_same_words(auth: str) -> None:
     assert said == ours
 
 
-CERTIFICATE = "-----BEGIN%20CERTIFICATE-----%0AYWJj%0A-----END%20CERTIFICATE-----%0A"
+SUBJECT = r"CN=batch\, \"one\",O=\C3\9Cber"
+CERTIFICATE = f"-----BEGIN%20CERTIFICATE-----%0AYWJj%0A-----END%20CERTIFICATE-----%0A {SUBJECT}"
 
 
 def test_a_client_with_a_certificate_and_no_key() -> None:
@@ -322,9 +323,11 @@ def test_a_client_with_a_certificate_and_no_key() -> None:
     assert (status(refused), message(refused)) == (403, "A client certificate is required.")
     request, refusal = hop.audit.records
     assert (request["user.id"], request["tls.client.hash.sha256"]) == ("app1", sha256.upper())
+    assert request["tls.client.subject"] == SUBJECT
     assert refusal["event.reason"] == "certificate_missing"
     hop = Hop(auth="mtls", certificate_sha256=sha256, expires="2020-01-01")
     expired = hop.ask(client_certificate=CERTIFICATE.encode())
+    assert hop.audit.records[0]["tls.client.subject"] == SUBJECT
     assert (status(expired), message(expired)) == (401, "The client's record has expired.")
 
 

@@ -204,7 +204,8 @@ def test_whatever_is_sent_there_is_one_verdict(values: dict[str, list[bytes]]) -
 
 
 CERTIFICATE = hashlib.sha256(b"abc").hexdigest()
-SHOWN = b"-----BEGIN CERTIFICATE-----%0AYWJj%0A-----END CERTIFICATE-----%0A"
+PEM = b"-----BEGIN%20CERTIFICATE-----%0AYWJj%0A-----END%20CERTIFICATE-----%0A"
+SHOWN = PEM + b" CN=client"
 CLIENT = {"id": "client", "owner": "Team", "certificate_sha256": CERTIFICATE}
 
 

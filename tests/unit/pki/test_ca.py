@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.lab.certificates import DAY, Authority, now
 
-from .control import PREFLIGHT, Control
+from .control import PASSPHRASE, PREFLIGHT, Control
 
 ISSUE = ("clients", "crl")
 
@@ -22,6 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Control:
     control = Control(tmp_path_factory.mktemp("control"))
     said = control.run()
     assert " failed=0 " in said, said
+    assert "are not encrypted" not in said
     return control
 
 
@@ -190,8 +193,16 @@ def test_a_ca_of_one_level_goes_on(tmp_path: Path) -> None:
     (control.pki / "ca.key").write_bytes(key)
     said = control.run(pki_ca_passphrase="")
     assert " failed=0 " in said, said
+    assert "are not encrypted: whoever can read them" in said
     assert control.verified().endswith(": OK\n")
     assert not (control.pki / "issuing.crt").exists()
+    readme = (Path(__file__).parents[3] / "roles/pki/README.md").read_text()
+    (encrypt,) = re.findall(r"`(openssl pkcs8 .*)`", readme)
+    command = encrypt.replace("-v2", f"-passout 'pass:{PASSPHRASE}' -v2")
+    subprocess.run(command, shell=True, cwd=control.pki, check=True, capture_output=True)  # noqa: S602
+    said = control.run()
+    assert " failed=0 " in said, said
+    assert " changed=0 " in said, said
 
 
 def test_check_mode_on_a_control_node_without_a_ca(tmp_path: Path) -> None:

@@ -396,6 +396,7 @@ def _identity(context: Context, record: KeyRecord | None) -> dict[str, t.Any]:
         "key_id": record.id if record is not None else None,
         "key_sha256": record.digest.hex() if record is not None and record.digest else None,
         "certificate": context.certificate,
+        "subject": context.subject,
         "method": context.method,
         "path": context.path,
     }

@@ -123,7 +123,7 @@ class RequestHeaders:
     gateway_request: Sequence[bytes] = ()
     # What nginx counted the request under, in angle brackets: it may be empty or end in a space
     limit_key: Sequence[bytes] = ()
-    # The client's certificate, if nginx verified one: percent-encoded PEM
+    # The client's certificate, if nginx verified one: percent-encoded PEM, a space, its subject
     client_certificate: Sequence[bytes] = ()
     # What the body is, and what it is packed in, as the client says
     content_type: Sequence[bytes] = ()
@@ -142,6 +142,8 @@ class Context(NamedTuple):
     path: str
     # SHA-256 of the client's certificate (DER), lower-case hex
     certificate: str | None = None
+    # Its subject, for records: it decides nothing
+    subject: str | None = None
 
 
 class RefusalError(Exception):
@@ -260,10 +262,9 @@ def parse_context(headers: RequestHeaders) -> Context:
     place = _read_place(line[_ID_LENGTH:])
     if place is None or _REQUEST_ID.fullmatch(request_id) is None:
         raise RefusalError(Reason.CONTEXT)
-    certificate = None
-    if headers.client_certificate and headers.client_certificate != (b"",):
-        certificate = certificate_sha256(only(headers.client_certificate))
-    return Context(request_id.decode(), *place, certificate)
+    if not headers.client_certificate or headers.client_certificate == (b"",):
+        return Context(request_id.decode(), *place)
+    return Context(request_id.decode(), *place, *read_certificate(only(headers.client_certificate)))
 
 
 @lru_cache(maxsize=512)
@@ -287,12 +288,13 @@ def only(values: Sequence[bytes]) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def certificate_sha256(escaped: bytes) -> str:
-    """Return the fingerprint of a percent-encoded PEM (nginx: $ssl_client_escaped_cert)."""
+def read_certificate(shown: bytes) -> tuple[str, str | None]:
+    """Return fingerprint and subject ($ssl_client_escaped_cert and $ssl_client_s_dn in nginx)."""
+    escaped, _space, subject = shown.partition(b" ")
     match = _PEM.fullmatch(unquote_to_bytes(escaped))
     try:
         der = b64decode(b"".join(match[1].split()), validate=True)  # type: ignore[index]
-        return hashlib.sha256(der).hexdigest()
+        return hashlib.sha256(der).hexdigest(), subject.decode("ascii") or None
     except (TypeError, ValueError):
         raise RefusalError(Reason.CONTEXT) from None
 

@@ -33,6 +33,7 @@ REQUEST: dict[str, t.Any] = {
     "provider": "ollama",
     "operation": "chat",
 }
+CLIENT = {"key_sha256": None, "certificate": "ef" * 32, "subject": "CN=app,O=Team"}
 RESPONSE: dict[str, t.Any] = {
     "request_id": "0123456789abcdef" * 2,
     "key_id": "app1",
@@ -72,8 +73,9 @@ def test_a_request() -> None:
 
 
 def test_a_client_with_a_certificate() -> None:
-    fields = parsed(request_fields(**REQUEST | {"key_sha256": None}, certificate="ef" * 32))
+    fields = parsed(request_fields(**REQUEST | CLIENT))
     assert fields["tls.client.hash.sha256"] == "EF" * 32, "in upper case, as ECS wants it"
+    assert fields["tls.client.subject"] == "CN=app,O=Team"
     assert fields["user.id"] == "app1"
     assert "user.hash" not in fields
 
@@ -99,7 +101,7 @@ def test_a_responses_outcome(status: int, outcome: str) -> None:
 @pytest.mark.parametrize("model", [None, "tiny:latest"])
 @pytest.mark.parametrize("prompt", [None, PROMPT])
 @pytest.mark.parametrize("key_id", [None, "app1"])
-@pytest.mark.parametrize("shown", [{}, {"certificate": "ef" * 32, "key_sha256": None}])
+@pytest.mark.parametrize("shown", [{}, CLIENT])
 def test_plain_values_take_the_fast_way_and_say_the_same(
     monkeypatch: pytest.MonkeyPatch,
     model: str | None,
@@ -120,10 +122,15 @@ def test_plain_values_take_the_fast_way_and_say_the_same(
     assert fast == both()
 
 
-@given(st.dictionaries(st.sampled_from(sorted(REQUEST.keys() - {"body_bytes"})), st.text()))
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(REQUEST.keys() - {"body_bytes"} | {"subject"})), st.text()
+    )
+)
 def test_no_value_of_a_request_breaks_out(changes: dict[str, str]) -> None:
-    fields = parsed(request_fields(**REQUEST | changes, prompt=PROMPT))
-    assert len(fields) == 15
+    shown = {"certificate": "ef" * 32, "subject": "CN=app"} | changes
+    fields = parsed(request_fields(**REQUEST | shown, prompt=PROMPT))
+    assert len(fields) == 17
     assert fields["event.action"] == "request"
 
 
@@ -169,7 +176,7 @@ def test_a_refusal_says_what_is_known() -> None:
         "http.response.status_code": 401,
         "client.ip": "10.0.1.5",
     }
-    shown = REQUEST | {"certificate": "ef" * 32}
+    shown = REQUEST | CLIENT
     full = parsed(refusal_fields(reason="limit", status=400, prompt=PROMPT, model="m", **shown))
     request = parsed(request_fields(**shown, model="m", prompt=PROMPT))
     assert full == request | {

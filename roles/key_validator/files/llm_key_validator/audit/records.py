@@ -61,6 +61,7 @@ def request_fields(
     provider: str,
     operation: str,
     certificate: str | None = None,
+    subject: str | None = None,
     model: str | None = None,
     prompt: PromptDigest | None = None,
 ) -> bytes:
@@ -73,6 +74,9 @@ def request_fields(
         quotes += 4
     if certificate is not None:
         who += f',"tls.client.hash.sha256":"{certificate.upper()}"'
+        quotes += 4
+    if subject is not None:
+        who += f',"tls.client.subject":"{subject}"'
         quotes += 4
     text = (
         f'"event.action":"request","event.outcome":"unknown","http.request.id":"{request_id}",'
@@ -100,6 +104,7 @@ def request_fields(
                 key_id=key_id,
                 key_sha256=key_sha256,
                 certificate=certificate,
+                subject=subject,
                 method=method,
                 path=path,
             ),
@@ -158,6 +163,7 @@ def refusal_fields(
     key_id: str | None = None,
     key_sha256: str | None = None,
     certificate: str | None = None,
+    subject: str | None = None,
     method: str | None = None,
     path: str | None = None,
     body_bytes: int | None = None,
@@ -178,6 +184,7 @@ def refusal_fields(
             key_id=key_id,
             key_sha256=key_sha256,
             certificate=certificate,
+            subject=subject,
             method=method,
             path=path,
         ),
@@ -230,6 +237,7 @@ def _request_values(
     key_id: str | None,
     key_sha256: str | None,
     certificate: str | None,
+    subject: str | None,
     method: str | None,
     path: str | None,
 ) -> dict[str, Value | None]:
@@ -240,6 +248,7 @@ def _request_values(
         "user.hash": key_sha256,
         # In upper case, as ECS wants it
         "tls.client.hash.sha256": certificate and certificate.upper(),
+        "tls.client.subject": subject,
         "http.request.method": method,
         "url.path": path,
     }

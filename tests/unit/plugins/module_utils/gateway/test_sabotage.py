@@ -796,7 +796,11 @@ WITH_CERTIFICATES = {
         {"mtls.sessions", "tls.sessions"},
     ),
     "a certificate that was not verified": (
-        edit(SITE, "    SUCCESS $ssl_client_escaped_cert;", "    NONE $ssl_client_escaped_cert;"),
+        edit(SITE, '    SUCCESS "$ssl_client_escaped_cert', '    NONE "$ssl_client_escaped_cert'),
+        {"auth.headers"},
+    ),
+    "a subject that the client wrote": (
+        edit(SITE, '_cert $ssl_client_s_dn";', '_cert $http_x_subject";'),
         {"auth.headers"},
     ),
     "certificates are not counted": (
