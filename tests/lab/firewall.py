@@ -195,7 +195,7 @@ def module(host: str, name: str, *, ssh_args: str = "", **options: Any) -> dict[
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
         env={**_json_output(), **({"ANSIBLE_SSH_ARGS": ssh_args} if ssh_args else {})},
     )  # fmt: skip
-    start = done.stdout.index("{")
+    start = done.stdout.index("=> {") + 3  # an error before it may hold braces
     return json.loads(done.stdout[start:])
 
 
