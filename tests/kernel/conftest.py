@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,7 +12,6 @@ from tests.kernel.network import Network
 def pytest_addoption(parser):
     group = parser.getgroup("kernel")
     group.addoption("--nightly", action="store_true", help="thousands of cases, new ones each time")
-    group.addoption("--seed", help="run this one rule set again, e.g. ci-nft-17")
 
 
 @dataclass
@@ -43,20 +41,9 @@ def tally(request) -> Tally:
     return request.config.stash[_TALLY]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How many rule sets to try, and the name their seeds begin with."""
-
-    nightly: bool
-    base: str
-    only: str | None
-
-
 @pytest.fixture(scope="session")
-def plan(request) -> Plan:
-    nightly = request.config.getoption("--nightly")
-    base = f"night{int(time.time())}" if nightly else "ci"
-    return Plan(nightly, base, request.config.getoption("--seed"))
+def nightly(request) -> bool:
+    return request.config.getoption("--nightly")
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import ipaddress
 import ssl
 from base64 import encodebytes
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,13 +141,15 @@ class Authority:
         end: datetime.datetime | None = None,
         usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
         host: str = "",
+        addresses: Sequence[str] = (),
         ocsp: str = "",
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(_name(name), self, key, start or now() - DAY, end or now() + DAY)
-        if host:
-            names = x509.SubjectAlternativeName([x509.DNSName(host)])
-            builder = builder.add_extension(names, critical=False)
+        names: list[x509.GeneralName] = [x509.DNSName(host)] if host else []
+        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         if ocsp:
             access = x509.AccessDescription(
                 AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(ocsp)

@@ -17,19 +17,21 @@ from tests.lab.hosts import Lab
 from tests.lab.playbook import INVENTORY
 from tests.lab.steps import ROOT
 
-# Answers "open", "refused" or "silent" for each (address, port).
+# Answers "open", "refused" or "silent" for each (address, port). All at once: silences are long.
 _PROGRAM = """
 import json, socket, sys
-answers = []
-for address, port in json.load(sys.stdin):
+from concurrent.futures import ThreadPoolExecutor
+def ask(target):
     try:
-        socket.create_connection((address, port), timeout=2).close()
-        answers.append("open")
+        socket.create_connection(tuple(target), timeout=2).close()
+        return "open"
     except TimeoutError:
-        answers.append("silent")
+        return "silent"
     except OSError:
-        answers.append("refused")
-json.dump(answers, sys.stdout)
+        return "refused"
+targets = json.load(sys.stdin)
+with ThreadPoolExecutor(len(targets)) as pool:
+    json.dump(list(pool.map(ask, targets)), sys.stdout)
 """
 # Accepts on each (address, port) until it is stopped.
 _LISTENER = """
@@ -64,6 +66,21 @@ except TimeoutError:
 """
 
 Targets = Sequence[tuple[str, int]]
+
+ROLLBACK = "llm-firewall-rollback"  # the timer, and the service that it starts
+MOST_SECONDS = 60  # until the old rules are back
+ELSEWHERE = "192.0.2.0/24"  # where the controller is not
+
+# In the place of a wrapper that hides from where a session comes, so that nobody can judge it.
+_WRAPPER = """\
+ForceCommand env SSH_CONNECTION="192.0.2.9 40000 192.0.2.1 22" sh -c "$SSH_ORIGINAL_COMMAND"
+"""
+# Of systemd: a unit was started, and one ended well.
+_KINDS = {
+    "timer": "39f53479d3a045ac8e11786248231fbf",
+    "service": "7ad2d189f7e94e70a38c781354912448",
+}
+NEW_CONNECTIONS = "-o ControlMaster=no -o ControlPath=none"
 
 METADATA = ("169.254.169.254", "fd00:ec2::254")  # clouds' own, of each IP version
 
@@ -126,15 +143,59 @@ def metadata_on(lab: Lab, neighbour: str, host: str) -> Iterator[None]:
             lab.run(neighbour, "ip", "address", "del", place, "dev", "eth0")
 
 
-def module(host: str, name: str, **options: Any) -> dict[str, Any]:
+@contextmanager
+def hidden_controller(lab: Lab, hosts: Sequence[str]) -> Iterator[None]:
+    """Have the hosts take the controller for somebody in ELSEWHERE, over NEW_CONNECTIONS."""
+    path = "/etc/ssh/sshd_config.d/zz-wrapper.conf"
+    try:
+        for host in hosts:
+            write = f"cat >{path}; systemctl reload ssh"
+            lab.run(host, "sh", "-c", write, stdin=_WRAPPER, check=True)
+        yield
+    finally:
+        for host in hosts:
+            lab.run(host, "sh", "-c", f"rm {path}; systemctl reload ssh")
+
+
+def is_armed(lab: Lab, host: str) -> bool:
+    """Tell whether the rollback's timer runs."""
+    return lab.run(host, "systemctl", "is-active", f"{ROLLBACK}.timer").returncode == 0
+
+
+def armed_for(lab: Lab, host: str) -> str:
+    """Return how long the rollback's timer waits, in systemd's words: "1min"."""
+    words = ["systemctl", "show", "--property=TimersMonotonic", "--value", f"{ROLLBACK}.timer"]
+    shown = lab.run(host, *words, check=True).stdout
+    return shown.partition("OnActiveUSec=")[2].split()[0]
+
+
+def wait_for_the_rollback(lab: Lab, host: str) -> float:
+    """Return the seconds from the timer's start to the end of its service, as systemd counts."""
+    for _attempt in range(MOST_SECONDS * 2):
+        if not is_armed(lab, host):
+            break
+        time.sleep(0.5)
+    words = ["--boot", "--output=json", *(f"--unit={ROLLBACK}.{kind}" for kind in _KINDS)]
+    said = lab.run(host, "journalctl", *words, check=True).stdout.splitlines()
+    ends = dict.fromkeys(_KINDS, 0)
+    for entry in map(json.loads, said):
+        for kind, message in _KINDS.items():
+            unit = entry.get("UNIT") == f"{ROLLBACK}.{kind}"
+            if unit and entry.get("MESSAGE_ID") == message:
+                ends[kind] = int(entry["__MONOTONIC_TIMESTAMP"])
+    assert 0 < ends["timer"] < ends["service"], f"the timer of {host} did not fire: {said}"
+    return (ends["service"] - ends["timer"]) / 1e6
+
+
+def module(host: str, name: str, *, ssh_args: str = "", **options: Any) -> dict[str, Any]:
     """Run one module of the collection on a host, as a playbook would, and return its result."""
     done = subprocess.run(
         ["ansible", "-i", INVENTORY, host, "--become", "-m", f"llmsec.hardening.{name}",
          "-a", json.dumps(options)],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
-        env=_json_output(),
+        env={**_json_output(), **({"ANSIBLE_SSH_ARGS": ssh_args} if ssh_args else {})},
     )  # fmt: skip
-    start = done.stdout.index("{")
+    start = done.stdout.index("=> {") + 3  # an error before it may hold braces
     return json.loads(done.stdout[start:])
 
 

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import contextmanager
 
 import pytest
 
-from tests.lab import firewall, playbook
+from tests.lab import firewall, playbook, registry
+from tests.lab.firewall import ELSEWHERE, MOST_SECONDS, NEW_CONNECTIONS
 from tests.lab.playbook import Counts
 
 RULES = ["nft", "list", "table", "inet", "llm_hardening"]
-ELSEWHERE = "192.0.2.0/24"  # where the controller is not
+NEVER_CONFIRMED = {"guards": [{"port": 9999, "title": "never confirmed"}]}
 
 
 def rules(gateway):
@@ -28,6 +29,16 @@ def assert_guarded(gateway, lab):
     assert firewall.reach(lab, "app-server", targets) == ["open", "open"]
 
 
+def assert_outlive_a_reboot(gateway, lab, before):
+    """After a change that went wrong the next boot loads the rules that were kept."""
+    lab.reboot(gateway.name)
+    assert rules(gateway) == before
+    unit = "llm-firewall.service"
+    assert gateway.host.check_output(f"systemctl is-active {unit}") == "active"
+    firewall.wait_until_open(lab, "app-server", (gateway.address, 443))
+    assert_guarded(gateway, lab)
+
+
 def test_rules_that_lock_the_controller_out_are_refused(scenario, gateways):
     before = [rules(gateway) for gateway in gateways]
     run = harden(scenario, firewall_admin_networks=[ELSEWHERE])
@@ -37,56 +48,73 @@ def test_rules_that_lock_the_controller_out_are_refused(scenario, gateways):
     assert [rules(gateway) for gateway in gateways] == before
 
 
-# In the place of a wrapper that hides from where a session comes, so that nobody can judge it.
-WRAPPER = """\
-ForceCommand env SSH_CONNECTION="192.0.2.9 40000 192.0.2.1 22" sh -c "$SSH_ORIGINAL_COMMAND"
-"""
-
-
 def test_when_the_judgement_was_wrong_the_timer_brings_the_old_rules_back(scenario, gateways, lab):
     before = [rules(gateway) for gateway in gateways]
-    path = "/etc/ssh/sshd_config.d/zz-wrapper.conf"
-    for gateway in gateways:
-        lab.run(gateway.name, "sh", "-c", f"cat >{path}; systemctl reload ssh", stdin=WRAPPER)
-    try:
+    with firewall.hidden_controller(lab, [gateway.name for gateway in gateways]):
         run = harden(
             scenario,
             firewall_admin_networks=[ELSEWHERE],
-            firewall_confirm_within=25,
-            ansible_ssh_args="-o ControlMaster=no -o ControlPath=none",
+            firewall_confirm_within=20,
+            ansible_ssh_args=NEW_CONNECTIONS,
         )
-    finally:
-        for gateway in gateways:
-            lab.run(gateway.name, "sh", "-c", f"rm {path}; systemctl reload ssh")
     assert {counts.failed for counts in run.hosts.values()} == {1}, run.ending
     assert "the timer has brought the old ones back" in run.text, run.ending
     assert [rules(gateway) for gateway in gateways] == before
+    assert_outlive_a_reboot(gateways[0], lab, before[0])
 
 
-@pytest.fixture(scope="module")
-def unconfirmed(gateways):
-    """Rules that a control node put in force before it died."""
-    before = {gateway.name: rules(gateway) for gateway in gateways}
-    armed = {
-        gateway.name: firewall.module(
-            gateway.name,
-            "firewall_ruleset",
-            policy={"guards": [{"port": 9999, "title": "never confirmed"}]},
-            confirm_within=20,
-        )
-        for gateway in gateways
-    }
-    during = {gateway.name: rules(gateway) for gateway in gateways}
-    time.sleep(25)
-    return before, armed, during
+def never_confirm(gateway, **options):
+    """Have a control node put rules in force, and die."""
+    done = firewall.module(gateway.name, "firewall_ruleset", policy=NEVER_CONFIRMED, **options)
+    assert done["armed"] is True
+    assert "never confirmed" in rules(gateway)
 
 
-def test_a_control_node_that_dies_leaves_the_old_rules(gateway, unconfirmed, lab):
-    before, armed, during = unconfirmed
-    assert armed[gateway.name]["armed"] is True
-    assert "never confirmed" in during[gateway.name]
-    assert rules(gateway) == before[gateway.name]
-    assert_guarded(gateway, lab)
+def test_a_control_node_that_dies_leaves_the_old_rules(gateways, lab):
+    before = [rules(gateway) for gateway in gateways]
+    never_confirm(gateways[0])
+    assert firewall.armed_for(lab, gateways[0].name) == "1min"  # MOST_SECONDS
+    for gateway in gateways:
+        never_confirm(gateway, confirm_within=15)
+    for gateway in gateways:
+        assert firewall.wait_for_the_rollback(lab, gateway.name) <= MOST_SECONDS
+        assert_guarded(gateway, lab)
+    assert [rules(gateway) for gateway in gateways] == before
+    never_confirm(gateways[1])
+    assert_outlive_a_reboot(gateways[1], lab, before[1])
+
+
+# In the place of an nft that does not know a word of what it reads there.
+OLD_NFT = """\
+#!/bin/sh
+case "$*" in
+"-f {where}") sed s/dport/dprot/ {where} | exec /usr/sbin/nft.new -f - ;;
+*) exec /usr/sbin/nft.new "$@" ;;
+esac
+"""
+
+
+@contextmanager
+def old_nft(lab, gateway, where):
+    put = "mv /usr/sbin/nft /usr/sbin/nft.new; cat >/usr/sbin/nft; chmod 0755 /usr/sbin/nft"
+    lab.run(gateway.name, "sh", "-euc", put, stdin=OLD_NFT.format(where=where), check=True)
+    try:
+        yield
+    finally:
+        lab.run(gateway.name, "mv", "/usr/sbin/nft.new", "/usr/sbin/nft", check=True)
+
+
+def test_a_syntax_error_changes_nothing(gateways, lab):
+    """Neither in the trial nor, when that went well, in the load with the timer armed."""
+    gateway, before = gateways[0], rules(gateways[0])
+    for where in ("-", "/run/llm-firewall/candidate/ruleset.nft"):
+        with old_nft(lab, gateway, where):
+            done = firewall.module(gateway.name, "firewall_ruleset", policy=NEVER_CONFIRMED)
+        assert "The firewall was left as it was" in done["msg"]
+        assert "syntax error" in done["msg"]
+        assert rules(gateway) == before
+        assert not firewall.is_armed(lab, gateway.name)
+    assert_outlive_a_reboot(gateway, lab, before)
 
 
 @pytest.mark.parametrize("verb", ["start", "reload", "restart", "stop"])
@@ -99,29 +127,30 @@ def test_the_distributions_service_flushes_and_we_load_again(gateway, lab, verb)
     assert_guarded(gateway, lab)
 
 
-def test_rules_outlive_a_reboot(gateway, lab):
-    before = rules(gateway)
-    firewall.module(
-        gateway.name,
-        "firewall_ruleset",
-        policy={"guards": [{"port": 9999, "title": "never confirmed"}]},
-    )
-    assert rules(gateway) != before
-    lab.reboot(gateway.name)
-    assert rules(gateway) == before
-    assert firewall.reach(lab, "stranger", [(gateway.address, 443)]) == ["silent"]
-
-
-def test_a_pull_that_fails_leaves_the_window_closed(scenario, gateways):
+def test_pulls_go_through_a_window_that_is_closed_again(scenario, gateways, lab):
+    """A second pull fails on one of the hosts: it keeps the model that came, and no window."""
+    well, badly = (gateway.name for gateway in gateways)
     missing = "127.0.0.1:9/nobody/nothing"
-    run = playbook.harden(
-        scenario, "-v", harden_roles=["ollama"], ollama_models=[missing], ollama_pull_timeout=20
-    )
-    assert {counts.failed for counts in run.hosts.values()} == {1}, run.ending
-    assert "could not pull" in run.text
-    for gateway in gateways:
-        window = gateway.host.check_output("nft list set inet llm_hardening pull_window")
-        assert "elements" not in window
+    with registry.serving(lab, "app-server", [well, badly]) as places:
+        model = f"{places[0][0]}:{places[0][1]}/{registry.MODEL}"
+        for name in (well, badly):
+            assert firewall.reach(lab, name, places) == ["open"] * 2
+        fails = f"['{missing}'] if inventory_hostname == '{badly}' else []"
+        run = playbook.harden(
+            scenario,
+            harden_roles=["ollama"],
+            ollama_models=f"{{{{ ['{model}'] + ({fails}) }}}}",
+            ollama_pull_timeout=20,
+        )
+        failed = {name: counts.failed for name, counts in run.hosts.items()}
+        assert failed == {well: 0, badly: 1}, run.ending
+        assert f"{badly} could not pull {missing}" in run.text
+        for gateway in gateways:
+            models = gateway.host.check_output("env HOME=/root ollama list")
+            assert f"{model}:latest" in models
+            assert firewall.reach(lab, gateway.name, places, "ollama") == ["refused"] * 2
+            window = gateway.host.check_output("nft list set inet llm_hardening pull_window")
+            assert "elements" not in window
 
 
 FIREWALLD = """
@@ -170,6 +199,7 @@ def test_a_default_policy_on_request(scenario, gateways, lab):
 
 
 def test_drift_is_found_and_repaired(scenario, gateways, lab):
+    before = [rules(gateway) for gateway in gateways]
     for gateway in gateways:
         lab.run(gateway.name, "nft", "flush", "chain", "inet", "llm_hardening", "input")
     policy = {"guards": [{"port": 11434, "title": "LLM server, nobody over the network"}]}
@@ -186,7 +216,7 @@ def test_drift_is_found_and_repaired(scenario, gateways, lab):
     assert "tcp dport 11434 drop" not in rules(gateways[0])
     repaired = harden(scenario)
     assert repaired.code == 0, repaired.ending
-    assert harden(scenario).changed == dict.fromkeys((g.name for g in gateways), 0)
+    assert [rules(gateway) for gateway in gateways] == before
 
 
 def test_absent_takes_all_of_it_away(scenario, gateways, lab):
