@@ -138,7 +138,7 @@ class Host:
 
     `hidden` says why some of other namespaces may be missing. `relays` are the command lines of
     running programs that pass connections on, `answering` the (address, port) of listeners behind
-    which the LLM server was heard.
+    which the LLM server was heard. `programs` take packets before any rule does.
     """
 
     listeners: Sequence[Listener] | Unread
@@ -149,6 +149,7 @@ class Host:
     hidden: str = ""
     relays: Sequence[str] = ()
     answering: frozenset[tuple[str, int]] = frozenset()
+    programs: Sequence[str] | Unread = ()
 
 
 def is_loopback(address: str) -> bool:
@@ -209,7 +210,9 @@ def with_commands(units: Sequence[SocketUnit], shown: str) -> list[SocketUnit]:
 def judge(wanted: Wanted, host: Host) -> list[Finding]:
     """Return all findings."""
     found = [*_ports(wanted, host), *_owners(wanted, host)]
-    for check in (_server, _relay, _unexpected, _socket_units, _redirected, _published, _elsewhere):
+    for check in (
+        _server, _relay, _unexpected, _socket_units, _redirected, _published, _programs, _elsewhere,
+    ):  # fmt: skip
         found.append(check(wanted, host))
     return found
 
@@ -468,6 +471,20 @@ def _published(wanted: Wanted, host: Host) -> Finding:
         if not _leads_inside(wanted, host, each) and not each.only_takes(ports)
     ]
     return subject.judged(problems, expected="none, or listed in the option allowed", found="none")
+
+
+def _programs(_wanted: Wanted, host: Host) -> Finding:
+    subject = Subject(
+        "listeners.programs", "network_isolation",
+        "no program takes packets before the kernel's rules do", "high",
+        "Detach it (ip link set dev … xdp off, tc filter del), or have a waiver say whose it is.",
+    )  # fmt: skip
+    if isinstance(host.programs, Unread):
+        return _unread(subject, host.programs)
+    return subject.judged(
+        [f"{each}, and nobody can say where it sends packets" for each in host.programs],
+        expected="none", found="none",
+    )  # fmt: skip
 
 
 def _elsewhere(wanted: Wanted, host: Host) -> Finding:

@@ -25,6 +25,9 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.listener_checks i
     parse_units,
     with_commands,
 )
+from ansible_collections.llmsec.hardening.plugins.module_utils.packet_programs import (
+    packet_programs,
+)
 from ansible_collections.llmsec.hardening.plugins.module_utils.sockets import (
     Holder,
     KernelSocket,
@@ -37,6 +40,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.translations impo
     Translation,
     TranslationError,
     iptables_translations,
+    ipvs_translations,
     nft_translations,
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.unread import Unread
@@ -75,7 +79,7 @@ def read_host(machine: Machine, *, is_root: bool, proc: str = "/proc") -> Host:
         here, is_root,
         shown if isinstance(shown, Unread) else _or_unread(lambda: _socket_units(machine, shown)),
         _or_unread(lambda: _translations(machine, is_root)), elsewhere, reader.hidden,
-        reader.relays(),
+        reader.relays(), programs=_or_unread(packet_programs),
     )  # fmt: skip
 
 
@@ -232,7 +236,9 @@ def _translations(machine: Machine, is_root: bool) -> list[Translation]:
     has_nft = machine.has("nft")
     if not has_nft and machine.holds_nft_tables():
         raise FirewallError("nft is not installed, so the rules in force cannot be read")
-    found, known = [], []
+    # Containers have their own, and a kernel without IPVS has none.
+    found = ipvs_translations(machine.read("/proc/net/ip_vs") or "")
+    known = []
     for version, legacy, output in all_saved(machine):
         family, tool = ("ip", "iptables") if version == 4 else ("ip6", "ip6tables")
         known += [] if legacy else [family]

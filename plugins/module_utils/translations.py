@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Rules that send a TCP port of the host somewhere else: no socket of the host shows them.
 
-Takes the texts of `nft -j list ruleset` and of iptables-save, and returns what each rule translates
-as far as it can be told; what cannot counts as every port. Pure.
+Takes the texts of `nft -j list ruleset`, of iptables-save and of IPVS's table, and returns what
+each rule translates as far as it can be told; what cannot counts as every port. Pure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import typing as t
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ("Translation", "TranslationError", "iptables_translations", "nft_translations")
+__all__ = (
+    "Translation", "TranslationError", "iptables_translations", "ipvs_translations",
+    "nft_translations",
+)  # fmt: skip
 
 Range = tuple[int, int]
 _ALL = ((0, 0xFFFF),)
@@ -244,3 +247,31 @@ def _port_list(text: str) -> tuple[Range, ...]:
             return _ALL
         ranges.append((int(ends[1]), int(ends[2] or ends[1])))
     return tuple(ranges)
+
+
+# -- IPVS ------------------------------------------------------------------------------------------
+
+
+def ipvs_translations(text: str) -> list[Translation]:
+    """Return the virtual services in /proc/net/ip_vs, each with the ports of its real servers."""
+    services: list[tuple[str, list[str]]] = []
+    for line in text.splitlines()[3:]:
+        if line.startswith("  -> ") and services:
+            services[-1][1].append(line.split()[1])
+        elif line.startswith(("TCP ", "UDP ", "SCTP ", "FWM ")):
+            services.append((line.strip(), []))
+        else:
+            raise TranslationError(f"unknown line of /proc/net/ip_vs: {line!r}")
+    return [
+        Translation(f"IPVS: {title}", _ipvs_ports([title.split()[1]]), _ipvs_ports(servers))
+        for title, servers in services
+        if title.startswith(("TCP ", "FWM "))
+    ]
+
+
+def _ipvs_ports(addresses: Sequence[str]) -> tuple[Range, ...] | None:
+    """Return the ports in hexadecimal digits behind addresses, None where one has none or all."""
+    ports = [int(one.rpartition(":")[2], 16) for one in addresses if ":" in one]
+    if len(ports) < len(addresses) or 0 in ports:
+        return None
+    return tuple((port, port) for port in ports)

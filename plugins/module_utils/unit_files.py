@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import typing as t
 from pathlib import Path
 
 from ansible_collections.llmsec.hardening.plugins.module_utils.systemd_units import (
@@ -15,12 +16,15 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.systemd_units imp
     Assignment,
     Fragment,
     dropin_directories,
+    effective_environment,
     environment_file_patterns,
     expand_specifiers,
+    in_force,
     order_dropins,
+    split_words,
 )
 
-__all__ = ("OWN_PLACE", "UNIT_NAME", "UnitFiles")
+__all__ = ("OWN_PLACE", "UNIT_NAME", "UnitFiles", "describe_unit")
 
 OWN_PLACE = "/etc/systemd/system"
 UNIT_NAME = re.compile(
@@ -90,3 +94,25 @@ class UnitFiles:
                 path = found.removeprefix(self.root)
                 files.append(Fragment(path, self.read(path)))
         return files
+
+
+def describe_unit(
+    assignments: list[Assignment], files: list[Fragment], unit_file: str | None, names: list[str]
+) -> dict[str, t.Any]:
+    """Return `unit_file` as the modules document it: what the unit's files say of its process."""
+
+    def scalar(key: str) -> str | None:
+        found = in_force(assignments, "Service", key)
+        return found[-1].value if found else None
+
+    variables = effective_environment(assignments, files)
+    start = split_words(scalar("ExecStart") or "")
+    return {
+        "path": unit_file,
+        "user": scalar("User"),
+        "group": scalar("Group"),
+        "program": start[0].lstrip("@-:+!|") if start else None,
+        "environment": {
+            name: variables[name].value if name in variables else None for name in names
+        },
+    }

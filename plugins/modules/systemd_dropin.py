@@ -139,49 +139,24 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.llmsec.hardening.plugins.module_utils.systemd_units import (
-    Assignment,
     Fragment,
     UnitError,
     Wish,
-    effective_environment,
     explain,
     find_conflicts,
-    in_force,
     make_wish,
     parse_fragments,
     render,
-    split_words,
 )
 from ansible_collections.llmsec.hardening.plugins.module_utils.unit_files import (
     OWN_PLACE,
     UNIT_NAME,
     UnitFiles,
+    describe_unit,
 )
 
 HEADER = "Managed by Ansible (llmsec.hardening): changes to this file are overwritten."
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*\.conf\Z")
-
-
-def describe(
-    assignments: list[Assignment], files: list[Fragment], unit_file: str | None, names: list[str]
-) -> dict[str, t.Any]:
-    """Return `unit_file` as documented above."""
-
-    def scalar(key: str) -> str | None:
-        found = in_force(assignments, "Service", key)
-        return found[-1].value if found else None
-
-    variables = effective_environment(assignments, files)
-    start = split_words(scalar("ExecStart") or "")
-    return {
-        "path": unit_file,
-        "user": scalar("User"),
-        "group": scalar("Group"),
-        "program": start[0].lstrip("@-:+!|") if start else None,
-        "environment": {
-            name: variables[name].value if name in variables else None for name in names
-        },
-    }
 
 
 def show(module: AnsibleModule, unit: str) -> dict[str, str]:
@@ -254,7 +229,7 @@ def plan(params: dict[str, t.Any], path: str, files: UnitFiles) -> tuple[str | N
     if text is not None:
         refuse_conflicts(fragments, path, wish, environment_files)
     names = params["inspect_environment"]
-    return text, describe(assignments, environment_files, files.unit_file(), names)
+    return text, describe_unit(assignments, environment_files, files.unit_file(), names)
 
 
 def refuse_conflicts(

@@ -13,8 +13,10 @@ description:
     each, and judges them by where they are bound, IPv4 and IPv6 apart. What a packet filter lets
     through is no excuse.
   - Looks past the host's own sockets as well, at units of systemd's that would listen, at rules
-    that translate a port (nftables, iptables, iptables-legacy), and at the sockets of other
+    that translate a port (nftables, iptables, iptables-legacy, IPVS), and at the sockets of other
     network namespaces.
+  - An XDP program or a filter of tc's takes packets before any rule does, and nobody can say where
+    it sends them, so that having one is a finding. Programs attached as links of tcx are not seen.
   - Asks public listeners that nobody expects whether the LLM server answers behind them, by one
     GET without a key.
   - Works on a host that nobody has hardened. Changes nothing and never fails for what it finds.

@@ -45,12 +45,14 @@ def test_an_output_without_ssh_has_no_counts() -> None:
 
 
 def test_the_table_says_a_range_when_hosts_differ() -> None:
-    one = {"hosts": 1, "median_seconds": 9.04, "executions": {"a": 11}, "outcomes": {"pass": 90}}
-    four = {**one, "hosts": 4, "executions": {"a": 11, "b": 12, "c": 13}}
-    header, first, second = assess.table([one, four])
+    seconds = {"median_seconds": 9.04, "cpu_seconds": 5.16, "outcomes": {"pass": 90}}
+    one = {"hosts": 1, "executions": {"a": 11}, **seconds}
+    four = {"hosts": 4, "executions": {"a": 11, "b": 12, "c": 13}, **seconds}
+    header, first, second, fleet = assess.table([one, four, {"hosts": 20, **seconds}])
     assert "SSH commands per host" in header
-    assert first.split() == ["1", "9.0", "s", "11", "90", "pass"]
-    assert second.split() == ["4", "9.0", "s", "11-13", "90", "pass"]
+    assert first.split() == ["1", "9.0", "s", "5.2", "s", "11", "90", "pass"]
+    assert second.split() == ["4", "9.0", "s", "5.2", "s", "11-13", "90", "pass"]
+    assert fleet.split() == ["20", "9.0", "s", "5.2", "s", "90", "pass"]
 
 
 def test_outcomes_that_nothing_has_are_left_out() -> None:

@@ -7,7 +7,9 @@ Several at once, as long as they are in different places: an assessment takes it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,22 +99,6 @@ class Sabotage:
     undo: str = "true"
     also: dict[str, str] = field(default_factory=dict, hash=False)
 
-    def script(self, key: str, head: int) -> str:
-        """The lines that break a host. `key` is a good API key of its own, `head` the sequence
-        number of the record up to which the control node knows its log."""
-        apply = self.apply or PLACES[self.place].apply
-        return f"{_NAMES}KEY={key} HEAD={head}\n{self.lines}\n{apply}"
-
-    def restore(self) -> str:
-        """The lines that put the host back."""
-        place = PLACES[self.place]
-        files = "".join(
-            f"rm -rf {path}; if [ -e {KEPT}{path} ]; then cp -a {KEPT}{path} {path}; fi\n"
-            for path in place.paths
-        )
-        after = _AFTERWARDS.get(self.place, "true")
-        return f"{_NAMES}{self.undo}\n{place.clean}\n{files}{place.apply}\n{after}"
-
 
 def sabotages() -> list[Sabotage]:
     """All of sabotages.yml."""
@@ -126,8 +112,8 @@ def sabotages() -> list[Sabotage]:
     ]  # fmt: skip
 
 
-# How many break the same place at a time in dense rounds: of the longest list, what is far apart.
-_DENSE = {"nginx": 3}
+# Over how many batches a long list is spread in dense rounds: what is far apart comes together.
+_BATCHES = {"nginx": 12}
 
 
 def dense_rounds(every: Iterable[Sabotage], hosts: int) -> list[list[list[Sabotage]]]:
@@ -138,7 +124,7 @@ def dense_rounds(every: Iterable[Sabotage], hosts: int) -> list[list[list[Sabota
         by_place.setdefault(one.place, []).append(one)
     columns: list[list[Sabotage]] = []
     for place, group in by_place.items():
-        number = -(-len(group) // _DENSE.get(place, 1))
+        number = _BATCHES.get(place, len(group))
         columns += [[] for _missing in range(number - len(columns))]
         for index, one in enumerate(group):
             columns[index % number].append(one)
@@ -161,28 +147,75 @@ def rounds(every: Iterable[Sabotage], hosts: int) -> list[list[list[Sabotage]]]:
     return [batches[start : start + hosts] for start in range(0, len(batches), hosts)]
 
 
-@contextmanager
-def broken(lab: Lab, host: str, batch: Iterable[Sabotage], key: str) -> Iterator[None]:
-    """Break the host in several ways; afterwards it is as it was."""
+def _places(batch: Iterable[Sabotage]) -> dict[str, list[Sabotage]]:
+    """Return what is broken in each place: it is kept, loaded and put back once."""
+    found: dict[str, list[Sabotage]] = {}
+    for one in batch:
+        found.setdefault(one.place, []).append(one)
+    return found
+
+
+def breaking(batch: Iterable[Sabotage], key: str, head: int) -> str:
+    """The lines that break a host. `key` is a good API key of its own, `head` the sequence number
+    of the record up to which the control node knows its log."""
+    places = _places(batch)
+    paths = " ".join(path for name in places for path in PLACES[name].paths)
+    lines = [f"rm -rf {KEPT}; mkdir {KEPT}; cp -a --parents {paths} {KEPT} 2>/dev/null || true"]
+    own = []
+    for name, group in places.items():
+        usual = [_said(one, one.lines) for one in group if not one.apply]
+        lines += [*usual, PLACES[name].apply] if usual else []
+        own += [one for one in group if one.apply]
     # What nothing is reloaded for comes last: others would have it read.
-    batch = sorted(batch, key=lambda one: one.apply == "true")
+    own.sort(key=lambda one: one.apply == "true")
+    lines += [_said(one, f"{one.lines}\n{one.apply}") for one in own]
+    return "\n".join([f"{_NAMES}KEY={key} HEAD={head}", *lines])
+
+
+def _said(one: Sabotage, lines: str) -> str:
+    """A failure tells which it was."""
+    return f"echo {shlex.quote(one.id)}: >&2\n(\n{lines}\n)"
+
+
+def restoring(batch: Iterable[Sabotage]) -> str:
+    """The lines that put the host back."""
+    places = _places(batch)
+    lines = [_said(one, one.undo) for group in places.values() for one in group]
+    for name in reversed(places):
+        place = PLACES[name]
+        files = [
+            f"rm -rf {path}; if [ -e {KEPT}{path} ]; then cp -a {KEPT}{path} {path}; fi"
+            for path in place.paths
+        ]
+        lines += [place.clean, *files, place.apply, _AFTERWARDS.get(name, "true")]
+    return "\n".join([_NAMES, *lines])
+
+
+@contextmanager
+def broken(lab: Lab, batches: Mapping[str, Iterable[Sabotage]], key: str) -> Iterator[None]:
+    """Break each host in several ways, all hosts at once; afterwards they are as they were."""
     # The log is put back as it was, so what is known of its end must be as well.
-    head = AUDIT / host / "head.json"
-    noted = head.read_text()
-    sequence = json.loads(noted)["sequence"]
-    paths = " ".join(path for one in batch for path in PLACES[one.place].paths)
-    keep = f"rm -rf {KEPT}; mkdir {KEPT}; cp -a --parents {paths} {KEPT} 2>/dev/null || true"
-    lab.run(host, "sh", "-c", keep, check=True)
+    heads = {host: AUDIT / host / "head.json" for host in batches}
+    noted = {host: head.read_text() for host, head in heads.items()}
     try:
-        for one in batch:
-            done = lab.run(host, "sh", "-c", one.script(key, sequence))
-            assert done.returncode == 0, f"{one.id}: {done.stderr}"
+        _on_all(
+            lab,
+            {
+                host: breaking(batch, key, json.loads(noted[host])["sequence"])
+                for host, batch in batches.items()
+            },
+        )
         yield
     finally:
-        failed = [
-            f"{one.id}: {done.stderr}"
-            for one in reversed(batch)
-            if (done := lab.run(host, "sh", "-c", one.restore())).returncode != 0
-        ]
-        head.write_text(noted)
-        assert not failed, failed
+        _on_all(lab, {host: restoring(batch) for host, batch in batches.items()})
+        for host, head in heads.items():
+            head.write_text(noted[host])
+
+
+def _on_all(lab: Lab, scripts: Mapping[str, str]) -> None:
+    with ThreadPoolExecutor(len(scripts)) as pool:
+        done = list(pool.map(lambda host: lab.run(host, "sh", "-c", scripts[host]), scripts))
+    failed = {
+        host: one.stderr for host, one in zip(scripts, done, strict=True) if one.returncode != 0
+    }
+    assert not failed, failed

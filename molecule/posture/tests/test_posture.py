@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -96,15 +95,10 @@ def check(batch: list[Sabotage], found: dict[str, dict]) -> list[str]:
 @pytest.mark.parametrize("number", range(len(ROUNDS)))
 def test_what_is_broken_is_found(lab, number, tmp_path):
     key = (STATE / "molecule/keys/posture/app.key").read_text().strip()
-    with ExitStack() as stack:
-        for host, batch in zip(HOSTS, ROUNDS[number], strict=False):
-            stack.enter_context(broken(lab, host, batch, key))
+    batches = dict(zip(HOSTS, ROUNDS[number], strict=False))
+    with broken(lab, batches, key):
         run, found = assess(tmp_path)
-    problems = [
-        problem
-        for host, batch in zip(HOSTS, ROUNDS[number], strict=False)
-        for problem in check(batch, found[host])
-    ]
+    problems = [problem for host in batches for problem in check(batches[host], found[host])]
     assert not problems, "\n".join(problems)
     assert run.code != 0, "the gate is green"
 

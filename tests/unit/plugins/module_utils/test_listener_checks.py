@@ -88,6 +88,7 @@ def test_a_hardened_host_is_green():
         "listeners.port.11434.ipv6",
         "listeners.port.8081.ipv4",
         "listeners.port.8081.ipv6",
+        "listeners.programs",
         "listeners.published",
         "listeners.redirected",
         "listeners.relay",
@@ -159,7 +160,8 @@ def test_an_owner_that_was_not_found_is_not_measured():
     results = {name: one["result"] for name, one in found.items()}
     # Where sockets are bound is seen without root, whose they are is not.
     assert {name for name in results if results[name] == "pass"} == {
-        *(name for name in found if name.startswith("listeners.port.")), "listeners.socket_units",
+        *(name for name in found if name.startswith("listeners.port.")), "listeners.programs",
+        "listeners.socket_units",
     }  # fmt: skip
     assert {results[name] for name in results if results[name] != "pass"} == {"error"}
     assert "become" in found["listeners.owner.443"]["actual"]
@@ -330,6 +332,11 @@ def test_a_published_port_may_be_allowed():
     assert lax["listeners.published"]["result"] == "skip"
 
 
+def test_a_program_that_takes_packets_first():
+    assert reds(programs=["an XDP program on eth0"]) == {"listeners.programs": "fail"}
+    assert reds(programs=Unread("denied")) == {"listeners.programs": "error"}
+
+
 def test_a_server_in_a_container_and_a_rule_that_leads_to_it():
     inside = of("ollama", "docker-0123.scope", ANY, 80)
     rule = Translation("dnat to 172.17.0.2:80", ((8434, 8434),), ((80, 80),))
@@ -350,7 +357,7 @@ def test_a_process_that_may_not_be_looked_at_is_no_pass():
 def test_what_could_not_be_read_is_an_error_and_what_cannot_be_there_is_skipped():
     found = reds(
         listeners=Unread("broken"), socket_units=Unread("broken"), translations=Unread("broken"),
-        elsewhere=Unread("broken"),
+        elsewhere=Unread("broken"), programs=Unread("broken"),
     )  # fmt: skip
     assert set(found.values()) == {"error"}
     assert len(found) == len(findings())

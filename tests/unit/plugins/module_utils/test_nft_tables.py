@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import struct
 import subprocess
 import sys
 
 import pytest
-from ansible_collections.llmsec.hardening.plugins.module_utils import nft_tables
 
 ASK = """
 from ansible_collections.llmsec.hardening.plugins.module_utils.nft_tables import holds_tables
@@ -46,22 +43,3 @@ def test_of_its_own_namespace(before, said):
 def test_without_the_capability_it_is_an_error():
     enter = ("unshare", "--net", "setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
     assert ask(*enter).startswith("PermissionError")
-
-
-def message(kind, status=0, flags=0):
-    return struct.pack("=IHHIIi", 20, kind, flags, 1, 0, status)
-
-
-@pytest.mark.parametrize("code", [errno.EPERM, errno.EINVAL, 0])
-def test_an_error_is_no_empty_list(code):
-    with pytest.raises(OSError, match=r"\[Errno") as raised:
-        nft_tables._table_in(message(2, -code))
-    assert raised.value.errno == code
-
-
-def test_an_interrupted_list_is_not_believed():
-    with pytest.raises(InterruptedError):
-        nft_tables._table_in(message(3, flags=0x10))
-    assert nft_tables._table_in(message(3)) is False
-    assert nft_tables._table_in(message(10 << 8) + message(3)) is True
-    assert nft_tables._table_in(b"") is None

@@ -11,6 +11,7 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.firewall_host imp
 from ansible_collections.llmsec.hardening.plugins.module_utils.translations import (
     TranslationError,
     iptables_translations,
+    ipvs_translations,
     nft_translations,
 )
 from hypothesis import given
@@ -216,3 +217,32 @@ def test_real_rules_of_both_programs_are_found(tmp_path):
     # Without iptables-save they are seen as well, only not where they lead.
     assert {low for each in blind for low, _high in each.outside} == taken
     assert all(each.leads_to(11434) for each in blind)
+
+
+IPVS = """\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
+TCP  C0A80001:1F90 rr
+  -> 7F000001:2CAA      Masq    1      0          0
+TCP  [fd00:0000:0000:0000:0000:0000:0000:0001]:0050 wlc persistent 300
+  -> [fd00:0000:0000:0000:0000:0000:0000:0002]:0051  Masq    1      0          0
+  -> [fd00:0000:0000:0000:0000:0000:0000:0003]:0052  Masq    1      0          0
+UDP  C0A80001:0035 rr
+  -> C0A80002:2CAA      Route   1      0          0
+FWM  00000001 rr
+  -> C0A80002:0000      Route   1      0          0
+TCP  C0A80001:0051 rr
+"""
+
+
+def test_virtual_services_of_ipvs():
+    web, six, mark, empty = ipvs_translations(IPVS)
+    assert (web.outside, web.inside) == (((8080, 8080),), ((11434, 11434),))
+    assert web.text == "IPVS: TCP  C0A80001:1F90 rr"
+    assert (six.outside, six.inside) == (((80, 80),), ((81, 81), (82, 82)))
+    assert mark.leads_to(11434)
+    assert (empty.takes(81), empty.leads_to(81)) == (True, False)
+    assert ipvs_translations("") == []
+    with pytest.raises(TranslationError, match="unknown line"):
+        ipvs_translations(IPVS + "SOMETHING  C0A80001:0051 rr\n")
