@@ -476,14 +476,14 @@ def _published(wanted: Wanted, host: Host) -> Finding:
 def _programs(_wanted: Wanted, host: Host) -> Finding:
     subject = Subject(
         "listeners.programs", "network_isolation",
-        "no program takes packets before the kernel's rules do", "high",
+        "no XDP program or filter of tc takes packets before the kernel's rules do", "high",
         "Detach it (ip link set dev … xdp off, tc filter del), or have a waiver say whose it is.",
     )  # fmt: skip
     if isinstance(host.programs, Unread):
         return _unread(subject, host.programs)
     return subject.judged(
         [f"{each}, and nobody can say where it sends packets" for each in host.programs],
-        expected="none", found="none",
+        expected="none", found="none; links of tcx and programs of sk_lookup were not looked for",
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ And the audit log of such a host, as the control node sees it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 
@@ -110,11 +111,20 @@ def test_a_request_waits_for_the_disk(ask, audit):
 # --- the control node, with the first key ---
 
 
-def verify_on_control_node():
-    return play("verify_audit", verify_audit_hosts="alternative")
+@pytest.fixture
+def verify_on_control_node(tmp_path, monkeypatch):
+    """The playbook; nothing of the log stays where it was copied to."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    def run():
+        done = play("verify_audit", verify_audit_hosts="alternative")
+        assert not [*tmp_path.glob("llm-audit-*")]
+        return done
+
+    return run
 
 
-def test_the_control_node_finds_it_whole_and_notes_its_head(ask, audit):
+def test_the_control_node_finds_it_whole_and_notes_its_head(verify_on_control_node, ask, audit):
     ask("app", *[VERSION] * 20)
     before = audit.anchor.read_text()
     run = verify_on_control_node()
@@ -124,25 +134,51 @@ def test_the_control_node_finds_it_whole_and_notes_its_head(ask, audit):
     assert json.loads(audit.anchor.read_text())["sequence"] > json.loads(before)["sequence"]
 
 
+def with_another_past(lines):
+    """A record that was sealed says something else, and all hashes behind it are made anew."""
+    chain_anew(lines)
+    return lines
+
+
+def without_its_past(lines):
+    """One file that claims to go on from the last record, whose seals nobody can miss."""
+    last, opened = json.loads(lines[-1]), json.loads(lines[0])
+    opened |= {
+        "event.sequence": last["event.sequence"] + 1,
+        "llm.audit.previous.sequence": last["event.sequence"],
+        "llm.audit.previous.hash": last["event.hash"],
+    }
+    del opened["event.hash"]
+    body = json.dumps(opened, separators=(",", ":")).encode()[:-1]
+    digest = hashlib.sha256(bytes.fromhex(last["event.hash"]) + body).hexdigest()
+    return [b'%b,"event.hash":"%b"}' % (body, digest.encode())]
+
+
 @pytest.fixture
-def rewritten(audit):
-    """The log as root on the host can write it anew; afterwards the real one goes on."""
+def real(audit):
+    """The log, which the service goes on with afterwards."""
     file = f"{FOLDER}/audit.jsonl"
     audit.shell(f"systemctl stop llm-key-validator.service; cp --archive {file} /root/real.jsonl")
-    lines = audit.shell(f"cat {file}").encode().splitlines()
-    chain_anew(lines)
-    forged = b"".join(line + b"\n" for line in lines).decode()
-    audit.lab.run(audit.name, "sh", "-c", f"cat >{file}", stdin=forged, check=True)
-    yield
+    yield audit.shell(f"cat {file}").encode().splitlines()
     audit.shell(f"cat /root/real.jsonl >{file}; systemctl start llm-key-validator.service")
 
 
-@pytest.mark.usefixtures("rewritten")
-def test_the_control_node_finds_what_the_host_cannot(audit):
-    """That a record which was sealed says something else, with all hashes behind it made anew."""
+@pytest.mark.parametrize(
+    ("forge", "said"),
+    [
+        (with_another_past, "the seal is forged"),
+        (without_its_past, "older files were removed"),
+    ],
+)
+def test_the_control_node_finds_what_the_host_cannot(
+    verify_on_control_node, audit, real, forge, said
+):
+    """What root on the host can write anew."""
+    text = b"".join(line + b"\n" for line in forge(real)).decode()
+    audit.lab.run(audit.name, "sh", "-c", f"cat >{FOLDER}/audit.jsonl", stdin=text, check=True)
     assert audit.verify()["verdict"] == "whole"
     before = audit.anchor.read_text()
     run = verify_on_control_node()
     assert run.hosts[audit.name].failed == 1, run.ending
-    assert "the seal is forged" in run.text, run.ending
+    assert said in run.text, run.ending
     assert audit.anchor.read_text() == before

@@ -207,9 +207,11 @@ def broken(lab: Lab, batches: Mapping[str, Iterable[Sabotage]], key: str) -> Ite
         )
         yield
     finally:
-        _on_all(lab, {host: restoring(batch) for host, batch in batches.items()})
-        for host, head in heads.items():
-            head.write_text(noted[host])
+        try:
+            _on_all(lab, {host: restoring(batch) for host, batch in batches.items()})
+        finally:
+            for host, head in heads.items():
+                head.write_text(noted[host])
 
 
 def _on_all(lab: Lab, scripts: Mapping[str, str]) -> None:

@@ -238,6 +238,32 @@ def test_older_files_removed(tmp_path: Path) -> None:
     }
 
 
+def test_a_log_made_up_from_the_noted_head_on(tmp_path: Path) -> None:
+    """Whoever takes the host removes all files, and writes one that claims to go on from there."""
+    log = ReferenceLog()
+    log.request("1")
+    log.seal()
+    noted = as_anchor(log.head())
+    log.open()
+    log.request("made up")
+    log.files = log.files[-1:]
+    log.write(tmp_path)
+    result, found = checked(tmp_path, keys=KEYS, anchor=noted)
+    assert result.verdict == "unchecked"
+    (unchecked,) = [one for one in found if one.level is Level.UNCHECKED]
+    assert "no seal to check" in unchecked.text
+    result, _found = checked(tmp_path, keys=KEYS, anchor=noted, from_start=True)
+    assert result.verdict == "broken"
+
+
+def test_a_young_log_has_no_seal_yet(tmp_path: Path) -> None:
+    log = ReferenceLog()
+    log.request("1")
+    result, found = checked(log.write(tmp_path), keys=KEYS)
+    assert result.verdict == "whole"
+    assert ["no seal to check" in one.text for one in found] == [True]
+
+
 def test_a_missing_or_empty_active_file(tmp_path: Path) -> None:
     EXAMPLE.write(tmp_path)
     active = tmp_path / "audit.jsonl"

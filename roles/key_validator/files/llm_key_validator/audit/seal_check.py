@@ -56,9 +56,11 @@ class SealCheck:
         # The epoch that comes next. None: not known, whatever comes is taken
         self._epoch: int | None = 0
         self._sealed_up_to: int | None = None
+        self._older_removed = False
 
     def begin(self, *, older_removed: bool) -> None:
         """The log begins here; what older files held is not known."""
+        self._older_removed = older_removed
         if older_removed and not self._from_start:
             self._epoch = None
 
@@ -153,6 +155,10 @@ class SealCheck:
         """All was read, up to this sequence."""
         if self._keys and self._key_id is None:
             self._break("a first key was given, but the log is not sealed", None)
+        elif self._keys and self._sealed_up_to is None:
+            # A young log has none yet. One that has lost its beginning is older, or made up.
+            level = Level.UNCHECKED if self._older_removed else Level.INFO
+            self._place.say(level, f"no seal to check: none of {last:,} records is sealed yet")
         if self._sealed_up_to is not None and last > self._sealed_up_to:
             text = f"records after the last seal, not sealed yet: {last - self._sealed_up_to:,}"
             self._place.say(Level.INFO, text)
