@@ -107,6 +107,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def say(self, say: Say) -> None:
         self.send_response(say.status)
+        if self.close_connection:
+            # Not said, nginx would keep the connection, and lose the next request on it.
+            self.send_header("Connection", "close")
         for name, value in say.headers.items():
             self.send_header(name, value)
         if say.pieces:
