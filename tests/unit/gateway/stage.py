@@ -56,7 +56,7 @@ def render(folder: Path, **variables: t.Any) -> Path:
         "tasks": [
             {
                 "ansible.builtin.copy": {
-                    "content": "{{ __gateway_files | to_json }}",
+                    "content": "{{ (__gateway_files + __gateway_secret_files) | to_json }}",
                     "dest": f"{folder}/files.json",
                 }
             }

@@ -125,9 +125,13 @@ VARIANTS: dict[str, dict[str, t.Any]] = {
     },
     "management": ALL_CLASSES,
     "off": OFF,
+    "litellm": {
+        "gateway_llm_server": "litellm",
+        "__gateway_key_text": {"content": base64.b64encode(b"sk-theirs\n").decode()},
+    },
 }
 # What the module calls otherwise than the role does
-_OPTIONS = {"endpoint_classes": "gateway_route_classes"}
+_OPTIONS = {"endpoint_classes": "gateway_route_classes", "server": "gateway_llm_server"}
 Files = dict[str, str]
 
 
@@ -148,6 +152,7 @@ def _render(folder: Path) -> dict[str, Files]:
     }
     for name, variables in VARIANTS.items():
         (folder / f"{name}.json").write_text(json.dumps({**usual, **variables}))
+    files = "(__gateway_files + __gateway_secret_files)"
     play = {
         "hosts": "all",
         "connection": "local",
@@ -158,9 +163,7 @@ def _render(folder: Path) -> dict[str, Files]:
             f"{folder}/{{{{ inventory_hostname }}}}.json",
         ],
         # Printed in one word: to write files would take a module for each variant.
-        "tasks": [
-            {"ansible.builtin.debug": {"msg": "{{ __gateway_files | to_json | b64encode }}"}}
-        ],
+        "tasks": [{"ansible.builtin.debug": {"msg": f"{{{{ {files} | to_json | b64encode }}}}"}}],
     }
     (folder / "play.yml").write_text(yaml.safe_dump([play], sort_keys=False))
     hosts = ",".join(VARIANTS) + ","
