@@ -196,6 +196,16 @@ ARGUMENTS: dict[str, t.Any] = {
 }
 
 
+class QuietModule(AnsibleModule):
+    """A module that keeps its parameters, with all contents, out of the host's journal.
+
+    C(no_log=True) would not do: the control node sends C(no_log) of the task, which replaces it.
+    """
+
+    def _log_invocation(self) -> None:
+        """Say nothing."""
+
+
 def stop_with_rollback(number: int, _frame: types.FrameType | None) -> None:
     """Turn the end of the SSH session or a kill into an error, so that the old files come back."""
     for name in (signal.SIGTERM, signal.SIGHUP):
@@ -225,8 +235,7 @@ def live_host(module: AnsibleModule) -> SystemHost:
 
 
 def main() -> None:
-    # no_log keeps the parameters, with all contents, out of the host's journal
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True, no_log=True)
+    module = QuietModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     params = module.params
     shown = shown_invocation(params)
     secrets = [item["content"] or "" for item in params["files"] if item["sensitive"]]
