@@ -157,11 +157,11 @@ class Lab:
         return places
 
     def run(
-        self, host: str, *command: str, stdin: str = "", check: bool = False
+        self, host: str, *command: str, stdin: str = "", check: bool = False, timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as root on a host, the way a person at its console would."""
         words = ["exec", "--interactive", self.container(host), *command]
-        return podman(*words, stdin=stdin, check=check)
+        return podman(*words, stdin=stdin, check=check, timeout=timeout)
 
     def _network_up(self) -> None:
         if inspect("network", self.network) is None:

@@ -216,7 +216,7 @@ def report_of_testssl(lab, gateway, asker):
     done = lab.run(
         asker, "testssl", "--quiet", "--warnings", "off", "--color", "0", "--ip", gateway.address,
         "--add-ca", "/root/lab-ca.crt", *TESTSSL_PARTS, "--jsonfile", report,
-        f"https://{gateway.server_name}:443",
+        f"https://{gateway.server_name}:443", timeout=900,
     )  # fmt: skip
     text = lab.run(asker, "cat", report).stdout
     assert text, done.stdout + done.stderr
