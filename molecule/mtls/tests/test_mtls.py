@@ -215,7 +215,7 @@ def report_of_testssl(lab, gateway, asker):
     report = f"/root/{gateway.name}.json"
     done = lab.run(
         asker, "testssl", "--quiet", "--warnings", "off", "--color", "0", "--ip", gateway.address,
-        "--add-ca", "/root/lab-ca.crt", *TESTSSL_PARTS, "--jsonfile", report,
+        "--add-ca", "/root/lab-ca.crt", *TESTSSL_PARTS, "--overwrite", "--jsonfile", report,
         f"https://{gateway.server_name}:443", timeout=900,
     )  # fmt: skip
     text = lab.run(asker, "cat", report).stdout
