@@ -16,8 +16,9 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,10 @@ class Lab:
         }
         if not self._places_file.exists():
             self.down()  # what an interrupted run left has no addresses that anybody remembers
-        with step(f"Booting {len(self.hosts)} hosts of the lab `{self.name}`"):
+        with (
+            self._no_restart_meanwhile(fcntl.LOCK_EX),
+            step(f"Booting {len(self.hosts)} hosts of the lab `{self.name}`"),
+        ):
             _allow_many_hosts()
             self._network_up()
             self._key()
@@ -116,9 +120,22 @@ class Lab:
 
     def reboot(self, name: str) -> None:
         """Stop a host and start it again, until it has booted and answers on its SSH port."""
-        podman("restart", self.container(name))
-        self._wait_for_boot(self.container(name))
-        self._wait_for_ssh(self.container(name), self.addresses()[name][0])
+        with self._no_restart_meanwhile(fcntl.LOCK_SH):
+            podman("restart", self.container(name))
+            self._wait_for_boot(self.container(name))
+            self._wait_for_ssh(self.container(name), self.addresses()[name][0])
+
+    @contextmanager
+    def _no_restart_meanwhile(self, kind: int) -> Iterator[None]:
+        """Wait for each other: a host that restarts looks half-made to another scenario's `up`.
+
+        Tests restart hosts side by side (shared), and none while hosts are looked at (exclusive).
+        """
+        file = STATE / self.name / "restarts.lock"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("w") as lock:
+            fcntl.flock(lock, kind)
+            yield
 
     def addresses(self) -> dict[str, tuple[str, str]]:
         """Host name → (IPv4, IPv6); fixed, so that a host keeps its address over a restart."""
