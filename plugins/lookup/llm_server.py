@@ -75,7 +75,7 @@ _raw:
       description: Path that answers 200 without a key.
       type: str
     install_version:
-      description: Release that is installed unless another is asked for.
+      description: Release that is installed unless another is asked for; may be empty.
       type: str
     environment:
       description: Environment variables that hardening sets.
@@ -102,6 +102,12 @@ _raw:
       description: Each C(version) below which the C(cves) apply.
       type: list
       elements: dict
+    key_file:
+      description: File on the host with the key that the server wants; may be empty.
+      type: str
+    user_header:
+      description: Header in which a proxy says whose request it is; may be empty.
+      type: str
     missed_floors:
       description: The floors that O(installed_version) is below.
       returned: O(installed_version) is given

@@ -126,7 +126,9 @@ class Server:
 
     `environment` is what hardening sets, `forbidden_environment` what must not be set by anybody.
     `host_header` is the Host a proxy must send. `health_path` answers 200 without a key.
-    `install_version` is the release a role installs unless told otherwise.
+    `install_version` is the release a role installs unless told otherwise, "" where none does.
+    `key_file` is where a role leaves the key that the server wants of a proxy, `user_header` the
+    header in which it is told whose request this is. Both are "" for a server without.
     """
 
     name: str
@@ -145,6 +147,8 @@ class Server:
     devices: tuple[str, ...]
     routes: tuple[Route, ...]
     version_floors: tuple[VersionFloor, ...] = field(default=())
+    key_file: str = ""
+    user_header: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for templates: lists and dicts all the way down."""
@@ -165,6 +169,8 @@ class Server:
             "devices": list(self.devices),
             "routes": [route.as_dict() for route in self.routes],
             "version_floors": [floor.as_dict() for floor in self.version_floors],
+            "key_file": self.key_file,
+            "user_header": self.user_header,
         }
 
 
@@ -251,6 +257,108 @@ _OLLAMA_ROUTES = (
     *_pattern("account", "GET POST", r"^/debug/[A-Za-z0-9._/-]*$"),
 )
 
+# What OpenAI's clients use, by the shapes that the key validator reads. Whoever else speaks it has
+# more routes (images, speech, files, batches): bodies that nobody judges are not let through.
+_OPENAI_SHAPES: Mapping[str, str] = MappingProxyType(
+    {
+        "/v1/chat/completions": "openai_chat",
+        "/v1/completions": "openai_completions",
+        "/v1/embeddings": "openai_embeddings",
+        "/v1/responses": "openai_responses",
+        "/v1/audio/transcriptions": "openai_audio",
+        "/v1/messages": "anthropic_messages",
+    }
+)
+_OPENAI_MODELS = _exact("read", "GET", "/v1/models", models="list")
+
+
+def _closed(methods: str, *prefixes: str) -> tuple[Route, ...]:
+    """Return routes that nothing may ever route: each prefix by itself and all below it."""
+    return tuple(
+        route
+        for prefix in prefixes
+        for route in (
+            *_exact("account", methods, prefix),
+            *_pattern("account", methods, rf"^{prefix}/[A-Za-z0-9._/-]+$"),
+        )
+    )
+
+
+# LocalAI v4.9.0, core/http/routes. Each of its keys is a full administrator's, so that what
+# installs, settles or traces something is never for a client, whatever class its key has.
+_LOCALAI_ROUTES = (
+    *_with_body(
+        "inference",
+        "POST",
+        {
+            **_OPENAI_SHAPES,
+            "/api/generate": "ollama_generate",
+            "/api/chat": "ollama_chat",
+            "/api/embed": "ollama_embed",
+            "/api/embeddings": "ollama_embeddings",
+        },
+    ),
+    *_OPENAI_MODELS,
+    *_exact("read", "GET", "/readyz", "/version"),
+    *_exact("read", "GET", "/api/tags", "/api/ps", models="list"),
+    *_with_body("inspect", "POST", {"/api/show": "ollama_show"}),
+    *_closed("GET POST DELETE", "/models", "/backends", "/backend"),
+    *_closed(
+        "GET POST PUT PATCH DELETE",
+        "/api/agent", "/api/backend-logs", "/api/cors-proxy", "/api/p2p", "/api/settings",
+        "/api/traces",
+    ),
+    *_closed("GET", "/swagger", "/system", "/metrics"),
+)  # fmt: skip
+
+# LiteLLM 1.108.7, litellm/proxy. What is under `/` (the admin interface), the keys, the teams and
+# the money are for whoever holds its master key, on the host itself.
+_LITELLM_ROUTES = (
+    *_with_body("inference", "POST", _OPENAI_SHAPES),
+    *_OPENAI_MODELS,
+    *_exact("read", "GET", "/health/liveliness"),
+    # It calls the real models.
+    *_exact("account", "GET", "/", "/health", "/health/readiness", "/routes", "/metrics"),
+    *_exact("account", "GET", "/docs", "/redoc", "/openapi.json"),
+    *_closed(
+        "GET POST PUT PATCH DELETE",
+        "/budget", "/cache", "/config", "/credentials", "/customer", "/fallback", "/global",
+        "/guardrails", "/key", "/login", "/mcp", "/model", "/organization", "/prompts", "/spend",
+        "/sso", "/team", "/ui", "/user",
+    ),
+)  # fmt: skip
+
+# llama.cpp, tools/server/README.md. Its list of models has one name, that of the file or --alias.
+_LLAMA_CPP_ROUTES = (
+    *_with_body("inference", "POST", _OPENAI_SHAPES),
+    *_OPENAI_MODELS,
+    *_exact("read", "GET", "/health"),
+    *_exact("account", "GET POST", "/props", "/lora-adapters"),
+    *_exact("account", "GET", "/", "/metrics"),
+    # Bodies without a model, which nobody judges.
+    *_exact(
+        "account", "POST",
+        "/apply-template", "/completion", "/completions", "/detokenize", "/embedding",
+        "/embeddings", "/infill", "/rerank", "/tokenize",
+    ),
+    *_closed("GET POST", "/models", "/slots"),
+)  # fmt: skip
+
+# vLLM, vllm/entrypoints. Its key guards only what is below /v1, so all else is never routed.
+_VLLM_ROUTES = (
+    *_with_body("inference", "POST", _OPENAI_SHAPES),
+    *_OPENAI_MODELS,
+    *_exact("read", "GET", "/health", "/version"),
+    *_exact("account", "GET", "/docs", "/load", "/metrics", "/openapi.json", "/redoc"),
+    *_exact(
+        "account", "POST",
+        "/classify", "/collective_rpc", "/detokenize", "/invocations", "/pooling", "/rerank",
+        "/reset_mm_cache", "/reset_prefix_cache", "/scale_elastic_ep", "/score", "/sleep",
+        "/start_profile", "/stop_profile", "/tokenize", "/v1/load_lora_adapter",
+        "/v1/unload_lora_adapter", "/wake_up",
+    ),
+)  # fmt: skip
+
 # The NVD entries of the CVEs, newest first. Where a CVE names only the last affected version,
 # the floor is the release after it.
 _OLLAMA_FLOORS = (
@@ -302,8 +410,6 @@ _OLLAMA = Server(
     version_floors=_OLLAMA_FLOORS,
 )
 
-SERVERS: Mapping[str, Server] = MappingProxyType({server.name: server for server in (_OLLAMA,)})
-
 # The advisories of LocalAI and LiteLLM, newest first; of LiteLLM's some spare very old releases.
 _LOCALAI_FLOORS = (VersionFloor(version="4.6.0", cves=("CVE-2026-59707",)),)
 _LITELLM_FLOORS = (
@@ -317,7 +423,119 @@ _LITELLM_FLOORS = (
     VersionFloor(version="1.83.7", cves=("CVE-2026-42208", "CVE-2026-42271")),
 )  # fmt: skip
 
-# Also of servers that have no entry above yet: a host may run one that nobody hardened.
+_LOCALAI = Server(
+    name="localai",
+    # Unit, user and folder: LocalAI's documentation.
+    unit="local-ai.service",
+    user="localai",
+    group="localai",
+    home="/var/lib/local-ai",
+    address="127.0.0.1",
+    port=8080,
+    host_header="127.0.0.1:8080",
+    health_path="/readyz",
+    install_version="4.9.0",
+    environment=MappingProxyType(
+        {
+            # Ignored under socket activation: the role refuses such a unit.
+            "LOCALAI_ADDRESS": "127.0.0.1:8080",
+            "LOCALAI_DISABLE_WEBUI": "true",
+            "LOCALAI_DISABLE_RUNTIME_SETTINGS": "true",
+            "LOCALAI_DISABLE_METRICS_ENDPOINT": "true",
+            "LOCALAI_REQUIRE_BACKEND_INTEGRITY": "true",
+            # Nothing of the inside in an error's text.
+            "LOCALAI_OPAQUE_ERRORS": "true",
+            # Keys in constant time.
+            "LOCALAI_SUBTLE_KEY_COMPARISON": "true",
+        }
+    ),
+    # Other spellings of what is set above, or of the key.
+    forbidden_environment=("ADDRESS", "API_KEY"),
+    writable_paths=("/var/lib/local-ai",),
+    devices=GPU_DEVICES,
+    routes=_LOCALAI_ROUTES,
+    version_floors=_LOCALAI_FLOORS,
+    key_file="/etc/local-ai/credentials/api-key",
+)
+
+_LITELLM = Server(
+    name="litellm",
+    unit="litellm.service",
+    user="litellm",
+    group="litellm",
+    home="/var/lib/litellm",
+    address="127.0.0.1",
+    port=4000,
+    host_header="127.0.0.1:4000",
+    health_path="/health/liveliness",
+    install_version="1.108.7",
+    environment=MappingProxyType(
+        {
+            "LITELLM_MODE": "PRODUCTION",
+            # Prices come with the package; nothing is fetched at the start.
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            # A lower level writes requests to the journal.
+            "LITELLM_LOG": "ERROR",
+            "DISABLE_ADMIN_UI": "True",
+            "NO_DOCS": "True",
+            "NO_REDOC": "True",
+            "NO_OPENAPI": "True",
+        }
+    ),
+    # Secrets in a unit are readable for everybody; prompts do not belong into a database.
+    forbidden_environment=("LITELLM_MASTER_KEY", "STORE_PROMPTS_IN_SPEND_LOGS", "UI_PASSWORD"),
+    writable_paths=("/var/lib/litellm",),
+    devices=(),
+    routes=_LITELLM_ROUTES,
+    version_floors=_LITELLM_FLOORS,
+    key_file="/etc/litellm/credentials/master-key",
+    user_header="x-litellm-end-user-id",
+)
+
+# No role installs these two; service_sandbox confines a unit that somebody made.
+_LLAMA_CPP = Server(
+    name="llama_cpp",
+    unit="llama-server.service",
+    user="llama",
+    group="llama",
+    home="/var/lib/llama",
+    address="127.0.0.1",
+    port=8080,
+    host_header="127.0.0.1:8080",
+    health_path="/health",
+    install_version="",
+    environment=MappingProxyType({"LLAMA_ARG_HOST": "127.0.0.1", "LLAMA_ARG_PORT": "8080"}),
+    forbidden_environment=(),
+    writable_paths=(),
+    devices=GPU_DEVICES,
+    routes=_LLAMA_CPP_ROUTES,
+)
+
+_VLLM = Server(
+    name="vllm",
+    unit="vllm.service",
+    user="vllm",
+    group="vllm",
+    home="/var/lib/vllm",
+    # There is no variable for it: the unit's ExecStart= needs --host 127.0.0.1.
+    address="127.0.0.1",
+    port=8000,
+    host_header="127.0.0.1:8000",
+    health_path="/health",
+    install_version="",
+    environment=MappingProxyType({"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}),
+    # Requests that name a file or an address of their own choice; a debugging interface.
+    forbidden_environment=("VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING"),
+    writable_paths=("/var/lib/vllm",),
+    devices=GPU_DEVICES,
+    routes=_VLLM_ROUTES,
+)
+
+SERVERS: Mapping[str, Server] = MappingProxyType(
+    {server.name: server for server in (_OLLAMA, _LOCALAI, _LITELLM, _LLAMA_CPP, _VLLM)}
+)
+
+# By name, also where no role of ours is in play: a host may run one that nobody hardened.
 VERSION_FLOORS: Mapping[str, tuple[VersionFloor, ...]] = MappingProxyType(
     {"ollama": _OLLAMA_FLOORS, "localai": _LOCALAI_FLOORS, "litellm": _LITELLM_FLOORS}
 )

@@ -43,7 +43,7 @@ options:
   server:
     description: The LLM server behind it, by its name in the collection's catalogue.
     type: str
-    choices: [ollama]
+    choices: [litellm, llama_cpp, localai, ollama, vllm]
     default: ollama
   endpoint_classes:
     description: Classes of routes that are meant to be open, as C(gateway_route_classes).

@@ -35,7 +35,7 @@ options:
   server:
     description: The LLM server behind it, by its name in the collection's catalogue.
     type: str
-    choices: [ollama]
+    choices: [litellm, llama_cpp, localai, ollama, vllm]
     default: ollama
   path:
     description:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import subprocess
 import typing as t
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -388,3 +389,20 @@ def test_reports_can_be_switched_off() -> None:
     text = rendered(gateway_audit_socket=None)["/etc/nginx/conf.d/llm-gateway.conf"]
     assert "syslog" not in text
     assert "llm_gateway_audit" not in text
+
+
+def test_the_server_gets_its_own_key_and_whose_money_it_is(tmp_path: Path) -> None:
+    key = {"content": base64.b64encode(b"sk-theirs\n").decode()}
+    with closing(Stage(tmp_path, gateway_llm_server="litellm", __gateway_key_text=key)) as stage:
+        answer = stage.ask(
+            "POST", "/v1/chat/completions", CHAT, Content_Type="application/json",
+            X_Litellm_End_User_Id="boss", X_Litellm_Customer_Id="boss",
+        )  # fmt: skip
+        assert (answer.status, answer.body) == (200, b"fine")
+        (heard,) = stage.llm.heard
+        assert heard.headers["authorization"] == ["Bearer sk-theirs"]
+        assert heard.headers["x-litellm-end-user-id"] == ["app1"]
+        assert "x-litellm-customer-id" not in heard.headers
+        (hop,) = stage.authorized()
+        assert hop.headers["authorization"] == ["Bearer k1"]
+        assert "sk-theirs" not in stage.errors()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import typing as t
 
@@ -117,9 +118,13 @@ VARIANTS: dict[str, dict[str, t.Any]] = {
     },
     "management": ALL_CLASSES,
     "off": OFF,
+    "litellm": {
+        "gateway_llm_server": "litellm",
+        "__gateway_key_text": {"content": base64.b64encode(b"sk-theirs\n").decode()},
+    },
 }
 # What the module calls otherwise than the role does
-_OPTIONS = {"endpoint_classes": "gateway_route_classes"}
+_OPTIONS = {"endpoint_classes": "gateway_route_classes", "server": "gateway_llm_server"}
 
 
 @functools.cache

@@ -93,6 +93,39 @@ def test_ollama_routes(method, path, classes):
     assert allowed(method, path) == classes
 
 
+@pytest.mark.parametrize(
+    ("server", "method", "path", "classes"),
+    [
+        ("localai", "POST", "/v1/chat/completions", ["inference"]),
+        ("localai", "GET", "/api/tags", ["read"]),
+        ("localai", "POST", "/models/apply", ["account"]),
+        ("localai", "GET", "/swagger/index.html", ["account"]),
+        ("localai", "GET", "/", []),
+        ("litellm", "POST", "/v1/embeddings", ["inference"]),
+        ("litellm", "POST", "/key/generate", ["account"]),
+        ("litellm", "GET", "/health", ["account"]),
+        ("litellm", "GET", "/health/liveliness", ["read"]),
+        ("llama_cpp", "GET", "/slots/0", ["account"]),
+        ("llama_cpp", "POST", "/completion", ["account"]),
+        ("vllm", "POST", "/collective_rpc", ["account"]),
+        ("vllm", "POST", "/v1/load_lora_adapter", ["account"]),
+    ],
+)
+def test_what_administers_a_server_is_never_for_a_client(server, method, path, classes):
+    found = [each for each in get_server(server).routes if each.matches(method, path)]
+    assert [each.endpoint_class for each in found] == classes
+
+
+@pytest.mark.parametrize("server", SERVERS.values(), ids=lambda s: s.name)
+def test_what_a_client_may_send_is_a_body_that_the_validator_reads(server):
+    bodies = {
+        route.body for route in server.routes
+        if route.endpoint_class == "inference" and "POST" in route.methods
+    }  # fmt: skip
+    assert bodies
+    assert not bodies & {"none", "opaque"}
+
+
 def test_a_pattern_does_not_match_a_trailing_line_end():
     # `$` in Python also matches before a final line feed; nginx never sees one in a URI.
     route = Route(methods=("GET",), pattern=r"^/x/[a-z]+$", endpoint_class="read")
@@ -121,9 +154,10 @@ def test_a_careless_route_is_refused(wrong):
         Route(**{"methods": ("GET",), "endpoint_class": "read", **wrong})
 
 
-def test_the_role_installs_the_version_of_the_catalogue():
-    defaults = yaml.safe_load((ROLES / "ollama/defaults/main.yml").read_text())
-    assert defaults["ollama_version"] == OLLAMA.install_version
+@pytest.mark.parametrize("name", ["ollama"])
+def test_the_role_installs_the_version_of_the_catalogue(name):
+    defaults = yaml.safe_load((ROLES / name / "defaults/main.yml").read_text())
+    assert defaults[f"{name}_version"] == get_server(name).install_version
 
 
 def test_an_unknown_server_is_told_the_known_ones():
