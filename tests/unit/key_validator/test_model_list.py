@@ -41,6 +41,10 @@ def test_only_allowed_models_stay_and_the_rest_of_the_answer_too() -> None:
     assert tags == {"models": [TAGS["models"][0], TAGS["models"][3]]}
     listed = json.loads(only_allowed(json.dumps(OPENAI).encode(), is_tiny))
     assert listed == {"object": "list", "data": [{"id": "tiny:latest"}]}
+    # llama.cpp
+    both = json.loads(only_allowed(json.dumps({**TAGS, **OPENAI}).encode(), is_tiny))
+    assert both["data"] == listed["data"]
+    assert both["models"] == tags["models"]
     assert json.loads(only_allowed(b'{"models":null}', is_tiny)) == {"models": []}
 
 
@@ -53,7 +57,7 @@ def test_what_is_no_known_list_is_an_error(text: bytes) -> None:
         only_allowed(text, is_tiny)
 
 
-def ask(answer: bytes) -> tuple[bytes, bytes]:
+def ask(answer: bytes, key_file: str = "") -> tuple[bytes, bytes]:
     """Fetch from a server that gives this answer; return what it was asked and the body."""
     asked = b""
 
@@ -67,10 +71,23 @@ def ask(answer: bytes) -> tuple[bytes, bytes]:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         async with server:
-            return await fetch(LlmServer(backend=f"127.0.0.1:{port}"), "/api/tags")
+            llm = LlmServer(backend=f"127.0.0.1:{port}", key_file=key_file)
+            return await fetch(llm, "/api/tags")
 
     body = asyncio.run(run())
     return asked, body
+
+
+def test_a_server_that_wants_a_key_is_shown_it(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    with pytest.raises(UpstreamError):
+        ask(answer, str(file))
+    file.write_text("sk-theirs\n")
+    asked, body = ask(answer, str(file))
+    assert body == b"{}"
+    assert b"\r\nAuthorization: Bearer sk-theirs\r\n" in asked
+    assert b"Authorization" not in ask(answer)[0]
 
 
 @pytest.mark.parametrize(

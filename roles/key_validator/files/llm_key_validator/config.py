@@ -43,6 +43,8 @@ class LlmServer:
     host_header: str = "localhost:11434"
     # None: it is spoken to in the clear
     tls: BackendTls | None = None
+    # The file with the key that it wants, one line; empty: it wants none
+    key_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,11 +253,12 @@ def _counters(value: object) -> str:
 
 
 def _llm_server(value: object) -> LlmServer:
-    if not isinstance(value, dict) or value.keys() - {"tls"} != _SERVER_CHECKS.keys():
+    if not isinstance(value, dict) or value.keys() - {"tls", "key_file"} != _SERVER_CHECKS.keys():
         raise ValueError(f"must be an object with {', '.join(_SERVER_CHECKS)}, and tls or null")
     checked = {name: check(value[name]) for name, check in _SERVER_CHECKS.items()}
     tls = value.get("tls")
-    return LlmServer(**checked, tls=None if tls is None else _backend_tls(tls))
+    key_file = _path(value["key_file"]) if value.get("key_file") else ""
+    return LlmServer(**checked, tls=None if tls is None else _backend_tls(tls), key_file=key_file)
 
 
 def _backend_tls(value: object) -> BackendTls:

@@ -11,6 +11,7 @@ import json
 import ssl
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 
 import httptools
 
@@ -65,6 +66,13 @@ def _trust(tls: BackendTls) -> ssl.SSLContext:
     return context
 
 
+def _authorization(server: LlmServer) -> str:
+    """Return the header line with the LLM server's own key. Raises OSError."""
+    if not server.key_file:
+        return ""
+    return f"Authorization: Bearer {Path(server.key_file).read_text(encoding='ascii').strip()}\r\n"
+
+
 async def _fetch(server: LlmServer, path: str) -> bytes:
     host, _unused, port = server.backend.rpartition(":")
     tls = server.tls
@@ -76,6 +84,7 @@ async def _fetch(server: LlmServer, path: str) -> bytes:
     )
     try:
         head = f"GET {path} HTTP/1.1\r\nHost: {server.host_header}\r\nAccept: application/json\r\n"
+        head += _authorization(server)
         writer.write(f"{head}Connection: close\r\n\r\n".encode())
         content = await reader.read(1)
         while len(content) <= _MAX_BYTES and (more := await reader.read(65536)):
@@ -93,14 +102,17 @@ async def _fetch(server: LlmServer, path: str) -> bytes:
 def only_allowed(text: bytes, allowed: Matcher) -> bytes:
     """Return the list in ``text`` with only the models that ``allowed`` lets pass.
 
-    A list of another form than the two that are known is no list: UpstreamError.
+    llama.cpp's answer has both lists. One of another form than the two is no list: UpstreamError.
     """
     try:
         document = json.loads(text)
-        name, members = next(item for item in _LISTS.items() if item[0] in document)
-        models = document[name] or []
-        document[name] = [one for one in models if _is_allowed(one, members, allowed)]
-    except (KeyError, RecursionError, StopIteration, TypeError, ValueError):
+        found = [item for item in _LISTS.items() if item[0] in document]
+        if not found:
+            raise ValueError("no list of models")
+        for name, members in found:
+            models = document[name] or []
+            document[name] = [one for one in models if _is_allowed(one, members, allowed)]
+    except (KeyError, RecursionError, TypeError, ValueError):
         raise UpstreamError from None
     return json.dumps(document).encode()
 

@@ -57,7 +57,10 @@ def test_an_old_version_misses_floors():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [("'vlm'", "known: litellm, llama_cpp, localai, ollama, vllm"), ("'ollama', installed_version='new'", "not a version number")],
+    [
+        ("'vlm'", "known: litellm, llama_cpp, localai, ollama, vllm"),
+        ("'ollama', installed_version='new'", "not a version number"),
+    ],
 )
 def test_errors_name_what_is_wrong(arguments, message):
     done = ansible(f"lookup('llmsec.hardening.llm_server', {arguments})")
