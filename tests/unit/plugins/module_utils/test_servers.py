@@ -154,7 +154,7 @@ def test_a_careless_route_is_refused(wrong):
         Route(**{"methods": ("GET",), "endpoint_class": "read", **wrong})
 
 
-@pytest.mark.parametrize("name", ["ollama"])
+@pytest.mark.parametrize("name", ["ollama", "localai"])
 def test_the_role_installs_the_version_of_the_catalogue(name):
     defaults = yaml.safe_load((ROLES / name / "defaults/main.yml").read_text())
     assert defaults[f"{name}_version"] == get_server(name).install_version
