@@ -482,8 +482,8 @@ _LITELLM = Server(
             "NO_OPENAPI": "True",
         }
     ),
-    # Secrets in a unit are readable for everybody; prompts do not belong into a database.
-    forbidden_environment=("LITELLM_MASTER_KEY", "STORE_PROMPTS_IN_SPEND_LOGS", "UI_PASSWORD"),
+    # Prompts do not belong into a database, and nobody signs in on a web page.
+    forbidden_environment=("STORE_PROMPTS_IN_SPEND_LOGS", "UI_PASSWORD"),
     writable_paths=("/var/lib/litellm",),
     devices=(),
     routes=_LITELLM_ROUTES,
