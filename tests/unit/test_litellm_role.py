@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the role litellm installs, refuses and tells a database; no host is needed for that."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.llmsec.hardening.plugins.module_utils.servers import (
+    MALICIOUS_RELEASES,
+    get_server,
+)
+
+ROLE = Path(__file__).parents[2] / "roles" / "litellm"
+LOCK = (ROLE / "files/requirements.lock").read_text()
+GOOD = {"model_name": "m", "litellm_params": {"model": "ollama/x", "api_base": "http://192.0.2.1"}}
+
+
+def entry(**params: str) -> dict[str, t.Any]:
+    return {"litellm_model_list": [{"model_name": "house", "litellm_params": params}]}
+
+
+# What is wrong -> a word of the one sentence that says so; "" for what is not wrong.
+CASES: dict[str, tuple[dict[str, t.Any], str]] = {
+    "good": ({}, ""),
+    "cloud": (entry(model="anthropic/claude"), ""),
+    "no_models": ({"litellm_model_list": []}, "litellm_model_list is empty"),
+    "no_address": (entry(model="ollama/x"), "house has no backend"),
+    "no_provider": (entry(model="x", api_base="http://a"), "house has no backend"),
+    "no_params": ({"litellm_model_list": [{"model_name": "house"}]}, "house has no backend"),
+    "no_name": ({"litellm_model_list": [{}]}, "an entry without model_name has no backend"),
+    "open_key": (
+        entry(model="openai/x", api_base="http://a", api_key="SECRET"), "api_key of house stands"
+    ),
+    "hidden_key": (entry(model="openai/x", api_base="http://a", api_key="os.environ/K_1"), ""),
+    "master_key": ({"litellm_master_key": "SECRET-without-prefix"}, "must begin with sk-"),
+    "short_key": ({"litellm_master_key": "sk-1"}, "16 or more"),
+    "good_key": ({"litellm_master_key": "sk-SECRET0123456789"}, ""),
+    "secrets": ({"litellm_secrets": {"K": "SECRET\nX=1", "k": "SECRET"}}, "that of k, K is not"),
+    "langfuse": ({"litellm_success_callback": ["langfuse"]}, "langfuse, which needs"),
+    "budget": ({"litellm_max_budget": 100}, "litellm_max_budget needs a database"),
+    "lax": (
+        {"litellm_extra_config": {"general_settings": {"allow_requests_on_db_unavailable": True}}},
+        "allow_requests_on_db_unavailable",
+    ),
+    "redis": ({"litellm_redis_url": "SECRET"}, "litellm_redis_url must look like"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], str]:
+    """What the role says of each case, all in one run, and everything that Ansible showed."""
+    folder = tmp_path_factory.mktemp("cases")
+    usual = {"litellm_model_list": [GOOD], "ansible_python_interpreter": sys.executable}
+    hosts = {name: {**usual, **variables} for name, (variables, _word) in CASES.items()}
+    (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    say = "{{ ansible_failed_result.msg | default('not said') }}"
+    play = {
+        "hosts": "all",
+        "connection": "local",
+        "gather_facts": False,
+        "tasks": [
+            {
+                "block": [
+                    {
+                        "ansible.builtin.include_role": {
+                            "name": "llmsec.hardening.litellm",
+                            "tasks_from": "preflight_config",
+                        }
+                    },
+                    {"ansible.builtin.debug": {"msg": "SAID "}},
+                ],
+                "rescue": [{"ansible.builtin.debug": {"msg": f"SAID {say}"}}],
+            }
+        ],
+    }
+    (folder / "play.yml").write_text(yaml.safe_dump([play], sort_keys=False))
+    done = subprocess.run(
+        [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.json", "play.yml"],
+        cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.findall(r'^ok: \[(\w+)\] => \{\s*"msg": "SAID (.*)"$', done.stdout, re.MULTILINE)
+    assert {name for name, _text in found} == set(CASES), done.stdout
+    return dict(found), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_refused_in_one_sentence(said: tuple[dict[str, str], str], case: str) -> None:
+    word = CASES[case][1]
+    text = said[0][case]
+    assert word in text if word else text == ""
+
+
+def test_no_refusal_shows_a_secret(said: tuple[dict[str, str], str]) -> None:
+    assert "SECRET" not in said[1]
+
+
+def test_everything_installed_has_a_hash_and_litellm_the_catalogues_version() -> None:
+    pins = [line for line in LOCK.replace("\\\n", " ").splitlines() if line[:1] not in "# "]
+    assert len(pins) > 100
+    for pin in pins:
+        assert re.match(r"[a-z0-9._-]+(\[[a-z0-9,-]+\])?==\S+ .*--hash=sha256:[0-9a-f]{64}", pin)
+    (version,) = re.findall(r"^litellm==(\S+)", LOCK, re.MULTILINE)
+    assert version == get_server("litellm").install_version
+    assert version not in MALICIOUS_RELEASES["litellm"]
+
+
+def test_the_role_refuses_the_malicious_releases_of_the_catalogue() -> None:
+    internal = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    assert internal["__litellm_malicious"] == list(MALICIOUS_RELEASES["litellm"])
+
+
+@pytest.fixture
+def migrate() -> t.Any:
+    spec = importlib.util.spec_from_file_location("migrate", ROLE / "files/migrate.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_password_reaches_psql_by_its_environment(migrate: t.Any) -> None:
+    found = migrate.connection("postgresql://u:p%40x@db.example.com:5433/name?sslmode=require&a=b")
+    assert found["PGPASSWORD"] == "p@x"
+    assert (found["PGHOST"], found["PGPORT"], found["PGUSER"]) == ("db.example.com", "5433", "u")
+    assert (found["PGDATABASE"], found["PGSSLMODE"]) == ("name", "require")
+
+
+def test_a_migration_is_noted_as_prisma_notes_it(migrate: t.Any, tmp_path: Path) -> None:
+    folder = tmp_path / "20250101000000_it's"
+    folder.mkdir()
+    (folder / "migration.sql").write_text("CREATE TABLE a ()")
+    text = migrate.step(folder)
+    assert text.startswith("CREATE TABLE a ()\n;\n")
+    assert hashlib.sha256(b"CREATE TABLE a ()").hexdigest() in text
+    assert "'20250101000000_it''s'" in text
