@@ -52,8 +52,24 @@ CASES: dict[str, tuple[dict[str, t.Any], str]] = {
         {"litellm_extra_config": {"general_settings": {"allow_requests_on_db_unavailable": True}}},
         "allow_requests_on_db_unavailable",
     ),
+    "malicious": ({"litellm_requirements": "1.82.8.lock"}, "1.82.8, which a thief"),
+    "old": ({"litellm_requirements": "1.83.0.lock"}, "affected by CVE-2026-"),
+    "loose": ({"litellm_requirements": "loose.lock"}, "with --hash=sha256: x==1 is not"),
+    "option": ({"litellm_requirements": "option.lock"}, "with --hash=sha256: --index-url is not"),
+    "missing": ({"litellm_wheelhouse": "no.tar"}, "has no no.tar"),
     "redis": ({"litellm_redis_url": "SECRET"}, "litellm_redis_url must look like"),
 }  # fmt: skip
+
+
+HASHED = f"litellm=={{}} \\\n    --hash=sha256:{'0' * 64}\n"
+ITS = {"name": "llmsec.hardening.litellm"}
+PARTS = ("preflight_config", "preflight_install")
+LOCKS = {
+    "1.82.8": HASHED.format("1.82.8"),
+    "1.83.0": HASHED.format("1.83.0"),
+    "loose": f"{HASHED.format('1.108.7')}x==1 ; python_full_version < '4'\n",
+    "option": f"--index-url http://a\n{HASHED.format('1.108.7')}",
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +79,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], str]
     usual = {"litellm_model_list": [GOOD], "ansible_python_interpreter": sys.executable}
     hosts = {name: {**usual, **variables} for name, (variables, _word) in CASES.items()}
     (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    for name, text in LOCKS.items():
+        (folder / f"{name}.lock").write_text(text)
     say = "{{ ansible_failed_result.msg | default('not said') }}"
     play = {
         "hosts": "all",
@@ -71,12 +89,10 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], str]
         "tasks": [
             {
                 "block": [
-                    {
-                        "ansible.builtin.include_role": {
-                            "name": "llmsec.hardening.litellm",
-                            "tasks_from": "preflight_config",
-                        }
-                    },
+                    *(
+                        {"ansible.builtin.include_role": {**ITS, "tasks_from": name}}
+                        for name in PARTS
+                    ),
                     {"ansible.builtin.debug": {"msg": "SAID "}},
                 ],
                 "rescue": [{"ansible.builtin.debug": {"msg": f"SAID {say}"}}],
