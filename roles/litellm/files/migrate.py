@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Apply LiteLLM's migrations that a database does not have yet, as `prisma migrate deploy` does.
 
