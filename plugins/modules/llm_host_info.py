@@ -69,7 +69,7 @@ unit_file:
     program: {description: The program of the last C(ExecStart=)., type: str}
     environment: {description: "Those of O(environment), V(null) where not set.", type: dict}
 home:
-  description: Home directory of the unit's user.
+  description: Home directory of the unit's user, V(null) where there is no such user.
   returned: success
   type: str
 unit_user:

@@ -123,6 +123,12 @@ def requests(lines: list[bytes]) -> list[int]:
     ]
 
 
+def chained(before: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """Return a record with its hash at the end, and that hash. `body` lacks its closing brace."""
+    digest = hashlib.sha256(before + body).digest()
+    return b'%b,"event.hash":"%b"}' % (body, digest.hex().encode()), digest
+
+
 def chain_anew(lines: list[bytes]) -> None:
     """What somebody does who knows how the chain is made: the seals cannot be."""
     place = requests(lines)[-1]
@@ -134,5 +140,4 @@ def chain_anew(lines: list[bytes]) -> None:
         body = lines[number].rpartition(b',"event.hash":"')[0]
         head = b'"llm.audit.seal.head":"%b"' % before.hex().encode()
         body = re.sub(rb'"llm\.audit\.seal\.head":"[0-9a-f]{64}"', head, body)
-        before = hashlib.sha256(before + body).digest()
-        lines[number] = b'%b,"event.hash":"%b"}' % (body, before.hex().encode())
+        lines[number], before = chained(before, body)
