@@ -60,7 +60,8 @@ def _answer() -> None:
         role |= loader.load_from_file(file, trusted_as_template=True)
     for line in sys.stdin:
         templar = Templar(loader, {**role, **json.loads(line)})
-        files = templar.template(trust_as_template("{{ __gateway_files + __gateway_secret_files }}"))
+        wanted = "{{ __gateway_files + __gateway_secret_files }}"
+        files = templar.template(trust_as_template(wanted))
         print(json.dumps({one["path"]: one["content"] for one in files}), flush=True)
 
 
