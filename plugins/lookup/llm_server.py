@@ -108,6 +108,9 @@ _raw:
     user_header:
       description: Header in which a proxy says whose request it is; may be empty.
       type: str
+    only_standard:
+      description: Whether the key validator lets no fields of a body through but its API's own.
+      type: bool
     missed_floors:
       description: The floors that O(installed_version) is below.
       returned: O(installed_version) is given

@@ -129,6 +129,8 @@ class Server:
     `install_version` is the release a role installs unless told otherwise, "" where none does.
     `key_file` is where a role leaves the key that the server wants of a proxy, `user_header` the
     header in which it is told whose request this is. Both are "" for a server without.
+    `only_standard` tells that it takes orders from fields of a body that are not its API's (another
+    model to fall back to, say), so that the key validator lets no others through.
     """
 
     name: str
@@ -149,6 +151,7 @@ class Server:
     version_floors: tuple[VersionFloor, ...] = field(default=())
     key_file: str = ""
     user_header: str = ""
+    only_standard: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for templates: lists and dicts all the way down."""
@@ -171,6 +174,7 @@ class Server:
             "version_floors": [floor.as_dict() for floor in self.version_floors],
             "key_file": self.key_file,
             "user_header": self.user_header,
+            "only_standard": self.only_standard,
         }
 
 
@@ -456,6 +460,8 @@ _LOCALAI = Server(
     routes=_LOCALAI_ROUTES,
     version_floors=_LOCALAI_FLOORS,
     key_file="/etc/local-ai/credentials/api-key",
+    # `backend` names the program that runs the model.
+    only_standard=True,
 )
 
 _LITELLM = Server(
@@ -490,6 +496,8 @@ _LITELLM = Server(
     version_floors=_LITELLM_FLOORS,
     key_file="/etc/litellm/credentials/master-key",
     user_header="x-litellm-end-user-id",
+    # `fallbacks` with `mock_testing_fallbacks` bring any other model; `metadata` steers it, too.
+    only_standard=True,
 )
 
 # No role installs these two; service_sandbox confines a unit that somebody made.

@@ -106,7 +106,10 @@ class Source:
 class Hop:
     """An authorizer with one key, and everything that it touches."""
 
-    def __init__(self, quotas: t.Any = None, auth: str = "api_key", **fields: t.Any) -> None:
+    def __init__(
+        self, quotas: t.Any = None, auth: str = "api_key", *,
+        server: LlmServer | None = None, **fields: t.Any,
+    ) -> None:  # fmt: skip
         self.key = generate_key()
         self.audit = Recorder()
         self.log: list[str] = []
@@ -118,7 +121,7 @@ class Hop:
         journal = Journal(self.log.append, with_levels=False)
         self.authorizer = Authorizer(
             self.source,
-            Rules(LlmServer(), ROUTES, TIERS, "standard", auth),
+            Rules(server or LlmServer(), ROUTES, TIERS, "standard", auth),
             quotas=self.quotas,
             audit=self.audit,
             digester=PromptDigester(b"pepper"),
@@ -163,6 +166,16 @@ def status(answer: Answer | None) -> int:
 def message(answer: Answer | None) -> str:
     assert answer is not None
     return str(json.loads(answer.body)["error"]["message"])
+
+
+def test_a_server_that_takes_orders_gets_none() -> None:
+    body = CHAT[:-1] + b',"fallbacks":["secret"],"mock_testing_fallbacks":true}'
+    assert status(Hop().ask(body)) == 200
+    hop = Hop(server=LlmServer(name="litellm", only_standard=True))
+    answer = hop.ask(body)
+    assert status(answer) == 400
+    assert "not let through to this LLM server: fallbacks" in message(answer)
+    assert hop.audit.actions == ["refusal"]
 
 
 def test_a_good_request_is_recorded_and_goes_on() -> None:

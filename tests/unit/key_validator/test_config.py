@@ -48,6 +48,7 @@ def test_every_default_is_acceptable() -> None:
         ({"default_tier": "gold"}, "default_tier"),
         ({"auth": "none"}, "auth: must be one of api_key, mtls"),
         ({"llm_server": {"name": "ollama"}}, "llm_server"),
+        ({"llm_server": {**SERVER, "only_standard": "yes"}}, "llm_server: must be true or false"),
         ({"llm_server": {**SERVER, "key_file": "key"}}, "llm_server: must be an absolute path"),
         ({"llm_server": {**SERVER, "tls": {"name": "llm"}}}, "llm_server: tls must be"),
         ({"llm_server": {**SERVER, "tls": {"name": "a b", "ca": "/ca"}}}, "tls.name"),

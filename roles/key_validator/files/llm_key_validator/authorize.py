@@ -249,7 +249,10 @@ class Authorizer:
             return _ENCODED
         try:
             content_type = only(call.headers.content_type or (b"",))
-            reading = read_body(call.route.body, content_type, call.body)
+            reading = read_body(
+                call.route.body, content_type, call.body,
+                only_standard=self._rules.llm_server.only_standard,
+            )  # fmt: skip
         except RefusalError:
             return Refusal("body", 400, "The request has more than one Content-Type.")
         except BodyError as error:

@@ -41,6 +41,8 @@ class LlmServer:
     # Where it is asked for its list of models (host:port), and by which name
     backend: str = "127.0.0.1:11434"
     host_header: str = "localhost:11434"
+    # Whether bodies may have the API's own fields only: it takes orders from others
+    only_standard: bool = False
     # None: it is spoken to in the clear
     tls: BackendTls | None = None
     # The file with the key that it wants, one line; empty: it wants none
@@ -253,12 +255,18 @@ def _counters(value: object) -> str:
 
 
 def _llm_server(value: object) -> LlmServer:
-    if not isinstance(value, dict) or value.keys() - {"tls", "key_file"} != _SERVER_CHECKS.keys():
+    further = {"tls", "key_file", "only_standard"}
+    if not isinstance(value, dict) or value.keys() - further != _SERVER_CHECKS.keys():
         raise ValueError(f"must be an object with {', '.join(_SERVER_CHECKS)}, and tls or null")
     checked = {name: check(value[name]) for name, check in _SERVER_CHECKS.items()}
     tls = value.get("tls")
     key_file = _path(value["key_file"]) if value.get("key_file") else ""
-    return LlmServer(**checked, tls=None if tls is None else _backend_tls(tls), key_file=key_file)
+    return LlmServer(
+        **checked,
+        tls=None if tls is None else _backend_tls(tls),
+        key_file=key_file,
+        only_standard=_switch(value.get("only_standard", False)),
+    )
 
 
 def _backend_tls(value: object) -> BackendTls:

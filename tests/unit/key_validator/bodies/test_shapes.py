@@ -189,3 +189,63 @@ def test_audio():
 def test_audio_that_is_refused(fields, message):
     with pytest.raises(BodyError, match=message):
         audio(**fields)
+
+
+STANDARD = {
+    "openai_chat": {"messages": [], "tools": [], "tool_choice": "auto", "user": "u", "seed": 1},
+    "openai_completions": {"prompt": "p", "echo": True, "best_of": 2},
+    "openai_embeddings": {"input": "i", "encoding_format": "base64", "user": "u"},
+    "openai_responses": {"input": "i", "tool_choice": "auto", "stream_options": {}},
+    "anthropic_messages": {"messages": [], "max_tokens": 1, "metadata": {"user_id": "u"}},
+    "ollama_chat": {"messages": [], "options": {"top_k": 1}, "keep_alive": "5m", "think": True},
+}
+ORDERS = {
+    "fallbacks": ["secret"], "mock_testing_fallbacks": True, "api_base": "http://192.0.2.1",
+    "model_list": [], "guardrails": [], "Fallbacks": ["secret"], "litellm_metadata": {},
+    "backend": "diffusers", "store": True, "previous_response_id": "r",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", STANDARD)
+def test_what_is_not_the_apis_own_is_an_order_to_some_servers(shape):
+    def judged(**fields):
+        body = json.dumps({"model": "a", **STANDARD[shape], **fields}).encode()
+        return read_body(shape, JSON, body, only_standard=True)
+
+    assert judged().models == ("a:latest",)
+    for name, value in ORDERS.items():
+        with pytest.raises(BodyError, match=f"not let through to this LLM server: {name}"):
+            judged(**{name: value})
+    with pytest.raises(BodyError, match=r"to this LLM server\.$"):
+        judged(**{"sk-secret of somebody": 1})
+    with pytest.raises(BodyError, match=r"LLM server: (metadata|tags)"):
+        judged(metadata={"user_id": "u", "tags": ["paid by somebody else"]})
+
+
+@pytest.mark.parametrize("shape", ["openai_chat", "openai_embeddings", "openai_responses"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("options", {}), ("keep_alive", "5m"), ("metadata", {}), ("conversation", "c")],
+)
+def test_what_ollama_reads_beside_the_api_is_no_more_welcome(shape, name, value):
+    body = json.dumps({"model": "a", name: value}).encode()
+    assert read_body(shape, JSON, body).models == ("a:latest",)
+    with pytest.raises(BodyError, match=name):
+        read_body(shape, JSON, body, only_standard=True)
+
+
+def test_a_form_has_the_apis_own_fields_as_well():
+    def form(*names):
+        parts = "".join(
+            f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\na\r\n' for name in names
+        )
+        file = (
+            '--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nx\r\n--b--\r\n'
+        )
+        return (parts + file).encode()
+
+    kind = b"multipart/form-data; boundary=b"
+    usual = form("model", "language", "timestamp_granularities[]")
+    assert read_body("openai_audio", kind, usual, only_standard=True).models == ("a:latest",)
+    with pytest.raises(BodyError, match="fallbacks"):
+        read_body("openai_audio", kind, form("model", "fallbacks"), only_standard=True)

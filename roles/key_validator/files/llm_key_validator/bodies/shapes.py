@@ -20,7 +20,7 @@ from .multipart import File, parse_form
 from .names import canonical_name
 from .prompt import Prompt, canonical_prompt
 from .strict_json import parse_object
-from .structs import Struct, struct
+from .structs import Struct
 
 _JSON_TYPE = re.compile(
     rb'application/json(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?', re.IGNORECASE
@@ -94,19 +94,18 @@ _JSON_SHAPES: Mapping[str, Shape] = MappingProxyType(
     }
 )
 
-# A form of Ollama's TranscriptionMiddleware and OpenAI's API: field names match exactly there,
-# but a look-alike is no more welcome.
-_AUDIO = struct("model file response_format language prompt temperature stream")
-
 SHAPES = frozenset({"none", "opaque", "openai_audio", *_JSON_SHAPES})
 
 _WITHOUT_BODY = Reading((), "", None, NOTHING)
 
 
-def read_body(shape: str, content_type: bytes, body: bytes) -> Reading:
+def read_body(
+    shape: str, content_type: bytes, body: bytes, *, only_standard: bool = False
+) -> Reading:
     """Read ``body`` as a route of this ``shape`` does. Raises BodyError for all it does not take.
 
-    `none` is a route without a body, `opaque` one whose body is not looked at.
+    `none` is a route without a body, `opaque` one whose body is not looked at. ``only_standard``
+    takes no fields but the API's own.
     """
     if shape == "opaque":
         return _WITHOUT_BODY
@@ -119,10 +118,17 @@ def read_body(shape: str, content_type: bytes, body: bytes) -> Reading:
     if not body:
         raise BodyError("The body is empty.")
     if shape == "openai_audio":
-        return _read_audio(content_type, body)
+        form = parse_form(content_type, body)
+        if only_standard:
+            structs.check_standard(shape, structs.OPENAI_AUDIO, form)
+        return _read_audio(form)
     if content_type != b"application/json" and _JSON_TYPE.fullmatch(content_type) is None:
         raise BodyError("The Content-Type must be application/json, in UTF-8.")
-    return _read_json(_JSON_SHAPES[shape], parse_object(body))
+    request = parse_object(body)
+    known = _JSON_SHAPES[shape]
+    if only_standard:
+        structs.check_standard(shape, known.struct, request)
+    return _read_json(known, request)
 
 
 def _read_json(shape: Shape, request: dict[str, object]) -> Reading:
@@ -161,9 +167,8 @@ def _read_model(request: Mapping[str, object], names: tuple[str, ...]) -> str | 
     return found.pop() if found else None
 
 
-def _read_audio(content_type: bytes, body: bytes) -> Reading:
-    form = parse_form(content_type, body)
-    _AUDIO.check(form)
+def _read_audio(form: dict[str, str | list[str] | File]) -> Reading:
+    structs.OPENAI_AUDIO.check(form)
     if not isinstance(form.get("file"), File):
         raise BodyError("The form has no file.")
     if any(isinstance(value, File) for name, value in form.items() if name != "file"):

@@ -11,11 +11,15 @@ left out: `format`, a tool's properties, a tool call's arguments, metadata.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from .errors import BodyError
 
+# A name, and not whatever somebody may have put into a key
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 # Longer ones belong into maps, which are not looked through; folding them takes its time.
 _LONGEST_KEY = 256
 
@@ -167,3 +171,48 @@ ANTHROPIC_MESSAGES = struct(
     output_config=struct("effort"),
     options=OPTIONS,
 )
+
+# A form of Ollama's TranscriptionMiddleware and OpenAI's API: field names match exactly there,
+# but a look-alike is no more welcome.
+OPENAI_AUDIO = struct("model file response_format language prompt temperature stream")
+
+# The fields of the APIs themselves (platform.openai.com/docs/api-reference, docs.anthropic.com/en/
+# api/messages) by shape. Left out of those above is what is Ollama's own, and what is about things
+# that a server keeps for later, which belong to no key (`conversation`, `previous_response_id`);
+# and OpenAI's `metadata`, since LiteLLM takes orders from it.
+
+_NOT_STANDARD = {"options", "keep_alive", "_debug_render_only", "background", "conversation"}
+_SAMPLING = "logit_bias user safety_identifier prompt_cache_key service_tier"
+_TOOLS = "tool_choice parallel_tool_calls"
+
+
+def _standard(known: Struct, further: str) -> frozenset[str]:
+    return (known.fields - _NOT_STANDARD) | frozenset(further.split())
+
+
+_STANDARD: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "openai_chat": _standard(
+            OPENAI_CHAT,
+            f"{_SAMPLING} {_TOOLS} audio function_call functions modalities prediction verbosity",
+        ),
+        "openai_completions": _standard(OPENAI_COMPLETIONS, f"{_SAMPLING} echo"),
+        "openai_embeddings": _standard(OPENAI_EMBEDDINGS, "user"),
+        "openai_responses": _standard(
+            OPENAI_RESPONSES, f"{_SAMPLING} {_TOOLS} max_tool_calls stream_options top_logprobs"
+        ),
+        "openai_audio": _standard(OPENAI_AUDIO, "timestamp_granularities[]"),
+        "anthropic_messages": _standard(ANTHROPIC_MESSAGES, "service_tier"),
+    }
+)
+
+
+def check_standard(shape: str, known: Struct, request: Mapping[str, object]) -> None:
+    """Refuse a body of this ``shape`` with fields that are not the API's own. Raises BodyError."""
+    odd = sorted(request.keys() - _STANDARD.get(shape, known.fields))
+    metadata = request.get("metadata")
+    if not odd and isinstance(metadata, dict):
+        odd = sorted(metadata.keys() - known.inner["metadata"].fields)
+    if odd:
+        name = f": {odd[0]}" if _NAME.fullmatch(odd[0]) else ""
+        raise BodyError(f"The body has a field that is not let through to this LLM server{name}.")
