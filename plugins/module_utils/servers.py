@@ -494,7 +494,7 @@ _LITELLM = Server(
     devices=(),
     routes=_LITELLM_ROUTES,
     version_floors=_LITELLM_FLOORS,
-    key_file="/etc/litellm/credentials/master-key",
+    key_file="/etc/litellm/credentials/gateway-key",
     user_header="x-litellm-end-user-id",
     # `fallbacks` with `mock_testing_fallbacks` bring any other model; `metadata` steers it, too.
     only_standard=True,

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import typing as t
@@ -28,6 +29,8 @@ GOOD = {"model_name": "m", "litellm_params": {"model": "ollama/x", "api_base": "
 def entry(**params: str) -> dict[str, t.Any]:
     return {"litellm_model_list": [{"model_name": "house", "litellm_params": params}]}
 
+
+DATABASE = {"litellm_database_client": "client.tar"}
 
 # What is wrong -> a word of the one sentence that says so; "" for what is not wrong.
 CASES: dict[str, tuple[dict[str, t.Any], str]] = {
@@ -52,18 +55,56 @@ CASES: dict[str, tuple[dict[str, t.Any], str]] = {
         {"litellm_extra_config": {"general_settings": {"allow_requests_on_db_unavailable": True}}},
         "allow_requests_on_db_unavailable",
     ),
+    "lax_word": (
+        {"litellm_extra_config": {"general_settings": {"allow_requests_on_db_unavailable": "yes"}}},
+        "general_settings.allow_requests_on_db_unavailable: while the database is down",
+    ),
+    "around": (
+        {
+            "litellm_extra_config": {
+                "model_list": [], "general_settings": {"master_key": "SECRET"},
+                "router_settings": {"routing_strategy": "x", "timeout": 300},
+            }
+        },
+        "sets model_list, general_settings.master_key, router_settings.routing_strategy, for which",
+    ),
+    "extra": ({"litellm_extra_config": {"general_settings": None, "a": {"timeout": 1}}}, ""),
     "malicious": ({"litellm_requirements": "1.82.8.lock"}, "1.82.8, which a thief"),
     "old": ({"litellm_requirements": "1.83.0.lock"}, "affected by CVE-2026-"),
     "loose": ({"litellm_requirements": "loose.lock"}, "with --hash=sha256: x==1 is not"),
     "option": ({"litellm_requirements": "option.lock"}, "with --hash=sha256: --index-url is not"),
     "missing": ({"litellm_wheelhouse": "no.tar"}, "has no no.tar"),
     "redis": ({"litellm_redis_url": "SECRET"}, "litellm_redis_url must look like"),
+    "redis_nobody": (
+        {"litellm_redis_url": "redis://:SECRET@127.0.0.1:1/0"},
+        "nothing answers on 127.0.0.1 port 1:",
+    ),
+    "redis_twice": (
+        {"litellm_redis_url": "redis://127.0.0.1:1", "litellm_install_redis": True},
+        "set one of them",
+    ),
+    "database": (DATABASE | {"litellm_database_url": "SECRET"}, "litellm_database_url must look"),
+    "database_nobody": (
+        DATABASE | {"litellm_database_url": "postgresql://u:SECRET@127.0.0.1:1/n"},
+        "nothing answers on 127.0.0.1 port 1:",
+    ),
+    "database_twice": (
+        DATABASE | {"litellm_database_url": "x", "litellm_install_postgresql": True},
+        "set one of them",
+    ),
+    "no_client": ({"litellm_database_url": "postgresql://a"}, "needs litellm_database_client"),
 }  # fmt: skip
 
 
 HASHED = f"litellm=={{}} \\\n    --hash=sha256:{'0' * 64}\n"
 ITS = {"name": "llmsec.hardening.litellm"}
-PARTS = ("preflight_config", "preflight_install")
+# Part of the checks -> when the role asks for it
+PARTS = {
+    "preflight_config": True,
+    "preflight_install": True,
+    "preflight_database": "litellm_database_url is defined",
+    "preflight_redis": "litellm_redis_url is defined",
+}
 LOCKS = {
     "1.82.8": HASHED.format("1.82.8"),
     "1.83.0": HASHED.format("1.83.0"),
@@ -81,6 +122,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], str]
     (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
     for name, text in LOCKS.items():
         (folder / f"{name}.lock").write_text(text)
+    (folder / "client.tar").write_bytes(b"")
     say = "{{ ansible_failed_result.msg | default('not said') }}"
     play = {
         "hosts": "all",
@@ -90,8 +132,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], str]
             {
                 "block": [
                     *(
-                        {"ansible.builtin.include_role": {**ITS, "tasks_from": name}}
-                        for name in PARTS
+                        {"ansible.builtin.include_role": {**ITS, "tasks_from": name}, "when": when}
+                        for name, when in PARTS.items()
                     ),
                     {"ansible.builtin.debug": {"msg": "SAID "}},
                 ],
@@ -137,14 +179,18 @@ def test_the_role_refuses_the_malicious_releases_of_the_catalogue() -> None:
     assert internal["__litellm_malicious"] == list(MALICIOUS_RELEASES["litellm"])
 
 
-@pytest.fixture
-def migrate() -> t.Any:
-    spec = importlib.util.spec_from_file_location("migrate", ROLE / "files/migrate.py")
+def load(name: str) -> t.Any:
+    spec = importlib.util.spec_from_file_location(name, ROLE / f"files/{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def migrate() -> t.Any:
+    return load("migrate")
 
 
 def test_a_password_reaches_psql_by_its_environment(migrate: t.Any) -> None:
@@ -162,3 +208,45 @@ def test_a_migration_is_noted_as_prisma_notes_it(migrate: t.Any, tmp_path: Path)
     assert text.startswith("CREATE TABLE a ()\n;\n")
     assert hashlib.sha256(b"CREATE TABLE a ()").hexdigest() in text
     assert "'20250101000000_it''s'" in text
+
+
+def test_a_challenge_of_postgresql_is_answered_as_rfc_7677_says() -> None:
+    answer = load("sign_in").scram_proof(
+        "pencil",
+        "n=user,r=rOprNGfwEbeRWgbNEkqO",
+        "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
+    )
+    assert answer.endswith(",p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
+
+
+# What a server says -> what is said of it
+REDIS = {
+    "redis://u:SECRET@": (b"+OK\r\n+PONG\r\n", ""),
+    "redis://:SECRET@": (b"-WRONGPASS invalid pair\r\n", "lets nobody in: WRONGPASS invalid pair"),
+    "redis://": (b"-NOAUTH Authentication required.\r\n", "lets nobody in: NOAUTH"),
+    "postgresql://u:SECRET@": (b"NE\0\0\0\x0dMno such\0\0", "lets nobody in: no such"),
+    "postgres://u:SECRET@": (b"HTTP/1.1 400 Bad Request\r\n\r\n", "port"),
+}
+
+
+@pytest.mark.parametrize("address", REDIS)
+def test_a_server_that_lets_nobody_in_is_told_from_one_that_does(address: str) -> None:
+    spoken, word = REDIS[address]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"{address}127.0.0.1:{server.getsockname()[1]}/0"
+        asked = subprocess.Popen(
+            [sys.executable, str(ROLE / "files/sign_in.py")],
+            stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert asked.stdin
+        asked.stdin.write(url)
+        asked.stdin.close()
+        asked.stdin = None
+        link = server.accept()[0]
+        with link:
+            link.sendall(spoken)
+            link.shutdown(socket.SHUT_WR)
+            _out, text = asked.communicate(timeout=60)
+    assert (asked.returncode == 0) == (word == "")
+    assert word in text
+    assert "SECRET" not in text
