@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.lab import litellm as litellm_files
 from tests.lab import ollama_release, podman, tiny_model
 from tests.lab.steps import CACHE, key_of, run, scratch_directory, step
 
@@ -139,6 +140,16 @@ def sslyze() -> Path:
         )
 
     return _cached("sslyze", key_of(lock.read_text(), sys.version), build) / "bin/python"
+
+
+def litellm_path() -> Path:
+    """Where the files of `litellm` are, or will be."""
+    return CACHE / f"proxy-files-{litellm_files.key()}"
+
+
+def litellm() -> Path:
+    """A folder with LiteLLM's wheels for each release's Python, and its database client."""
+    return _cached("proxy-files", litellm_files.key(), litellm_files.build)
 
 
 def build(*wanted: Callable[[], object]) -> None:

@@ -32,12 +32,11 @@ _REQUIREMENT = re.compile(
 
 
 def key() -> str:
-    """What both are made from."""
-    texts = [path.read_text() for path in sorted(FILES.iterdir()) if path.is_file()]
-    stand_in = [path.read_text() for path in sorted(CLIENT.iterdir()) if path.is_file()]
-    return key_of(
-        platform.machine(), texts, stand_in, NODE_LOCK.read_text(), Path(__file__).read_text()
-    )
+    """What all of it is made from."""
+    made_from = [FILES / "requirements.lock", FILES / "build-database-client", NODE_LOCK]
+    stand_in = sorted(path for path in CLIENT.iterdir() if path.is_file())
+    texts = [path.read_text() for path in (*made_from, *stand_in, Path(__file__))]
+    return key_of(platform.machine(), texts)
 
 
 def pins(python: str) -> str:

@@ -15,6 +15,8 @@ CLIENTS = "/opt/llm-clients"
 # Scenarios about what does not differ between the releases have one host, which halves their time:
 # what they configure is on both in others.
 ONE_RELEASE = {"alternative": "13", "recovery": "12"}
+# What one scenario needs beside the lab, and takes so long that no other waits for it
+PROVIDED = {"litellm": artifacts.litellm}
 # Of each gateway, a folder with the first seal key and the last known head of its audit log
 AUDIT = STATE / "molecule/audit"
 
@@ -69,6 +71,7 @@ def lab() -> Lab:
     variables = {
         "lab_ollama_archive": str(artifacts.ollama()),
         "lab_model": str(artifacts.model()),
+        "lab_litellm": str(artifacts.litellm_path()),
         "lab_clients": CLIENTS,
         "lab_server_name": "{{ inventory_hostname }}.llm.example.com",
         "lab_state": "{{ inventory_dir }}/..",
