@@ -246,7 +246,10 @@ def test_a_server_that_lets_nobody_in_is_told_from_one_that_does(address: str) -
         with link:
             link.sendall(spoken)
             link.shutdown(socket.SHUT_WR)
-            _out, text = asked.communicate(timeout=60)
+            heard = b"".join(iter(lambda: link.recv(4096), b""))
+        _out, text = asked.communicate(timeout=60)
     assert (asked.returncode == 0) == (word == "")
     assert word in text
     assert "SECRET" not in text
+    said = b"user\0u\0database\x000\0\0" if address.startswith("postgresql:") else b""
+    assert said in heard

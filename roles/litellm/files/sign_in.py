@@ -76,7 +76,7 @@ def postgresql(link: socket.socket, url: SplitResult) -> None:
             link = context.wrap_socket(link, server_hostname=url.hostname)
     reader = link.makefile("rb")
     words = ["user", unquote(url.username or ""), "database", unquote(url.path.lstrip("/")), "", ""]
-    start = struct.pack("!I", PROTOCOL) + "\0".join(words).encode()[:-1]
+    start = struct.pack("!I", PROTOCOL) + "\0".join(words).encode()
     link.sendall(struct.pack("!I", len(start) + 4) + start)
     step, _mechanisms = welcome(reader)
     if step == SASL:
