@@ -18,6 +18,17 @@ const datamodel = fs.readFileSync(process.env.PRISMA_DML_PATH, 'utf8').replace(
 let url = process.env.DATABASE_URL;
 if (process.env.OVERWRITE_DATASOURCES) url = JSON.parse(process.env.OVERWRITE_DATASOURCES)[0].url;
 
+// In GraphQL, JSON is a string as any other; the engine's own protocol wants it marked.
+const JSON_FIELDS = Object.fromEntries([...datamodel.matchAll(/^model (\w+) \{([^]*?)^\}/gm)].map(([, model, body]) =>
+  [model, new Set([...body.matchAll(/^\s*(\w+)\s+Json\b/gm)].map((match) => match[1]))]));
+function marked(node, fields, inside) {
+  if (typeof node === 'string') return inside ? { $type: 'Json', value: node } : node;
+  if (node === null || typeof node !== 'object' || '$type' in node) return node;
+  if (Array.isArray(node)) return node.map((one) => marked(one, fields, inside));
+  return Object.fromEntries(Object.entries(node).map(([name, one]) =>
+    [name, marked(one, fields, fields.has(name) || (inside && ['equals', 'not', 'set'].includes(name)))]));
+}
+
 const ACTIONS = ['findUnique', 'findUniqueOrThrow', 'findFirst', 'findFirstOrThrow', 'findMany', 'createOne', 'createMany',
   'updateOne', 'updateMany', 'deleteOne', 'deleteMany', 'upsertOne', 'aggregate', 'groupBy'];
 function value(node) {
@@ -44,7 +55,9 @@ function translate(text) {
   const name = root.name.value, query = field(root);
   if (name === 'queryRaw' || name === 'executeRaw') return { action: name, query: { arguments: query.arguments, selection: {} }, key: root.alias?.value ?? name };
   const action = ACTIONS.filter((a) => name.startsWith(a)).sort((a, b) => b.length - a.length)[0];
-  return { action, modelName: name.slice(action.length), query, key: root.alias?.value ?? name };
+  const modelName = name.slice(action.length);
+  if (query.arguments) query.arguments = marked(query.arguments, JSON_FIELDS[modelName] ?? new Set(), false);
+  return { action, modelName, query, key: root.alias?.value ?? name };
 }
 function plain(node) {
   if (Array.isArray(node)) return node.map(plain);
