@@ -59,6 +59,26 @@ options:
         C(https) means that it must prove who it is. Empty means the catalogue's address.
     type: str
     default: ""
+  backends:
+    description:
+      - Several LLM servers in its place, as C(gateway_backends) has them. O(backend) then says by
+        its scheme only whether they must prove who they are.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      address:
+        description: Address and port.
+        type: str
+        required: true
+      models:
+        description: Names of the models that it answers for. Without it, all that no server names.
+        type: list
+        elements: str
+      drain:
+        description: Whether it should get no new requests.
+        type: bool
+        default: false
   backend_name:
     description: Host name in that server's certificate.
     type: str
@@ -210,6 +230,11 @@ FILE: dict[str, t.Any] = {
     "mode": {"type": "str"},
     "owner": {"type": "int"},
 }
+BACKEND: dict[str, t.Any] = {
+    "address": {"type": "str", "required": True},
+    "models": {"type": "list", "elements": "str"},
+    "drain": {"type": "bool", "default": False},
+}
 ARGUMENTS: dict[str, t.Any] = {
     "files": {
         "type": "list",
@@ -222,6 +247,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "server_names": {"type": "list", "elements": "str", "default": []},
     "port": {"type": "int", "default": 443},
     "backend": {"type": "str", "default": ""},
+    "backends": {"type": "list", "elements": "dict", "default": [], "options": BACKEND},
     "backend_name": {"type": "str", "default": ""},
     "endpoint_classes": {"type": "list", "elements": "str", "default": ["inference", "read"]},
     "extra_routes": {"type": "list", "elements": "str", "default": []},

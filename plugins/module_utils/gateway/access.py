@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from ansible_collections.llmsec.hardening.plugins.module_utils.gateway.expected import Expected
+from ansible_collections.llmsec.hardening.plugins.module_utils.gateway.groups import group_problems
 from ansible_collections.llmsec.hardening.plugins.module_utils.gateway.parts import (
     Gateway,
     condition,
@@ -174,6 +175,8 @@ def _target(gateway: Gateway) -> Problems:
     for scope, targets in found:
         if targets and scope.value("proxy_cache", "off") != "off":
             yield "gateway.auth.target", f"{scope.name}: answers are kept, and given to others"
+        for problem in group_problems(gateway, scope):
+            yield "gateway.auth.target", f"{scope.name}: {problem}"
         for target in targets:
             if not gateway.expected.is_backend(target):
                 yield (

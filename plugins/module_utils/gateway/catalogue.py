@@ -117,8 +117,9 @@ CHECKS: Mapping[str, Check] = {
         "one location, which only the key validator opens",
     ),
     "gateway.auth.target": _auth(
-        "high", "Requests go to the expected LLM server only", "gateway_backend and no other",
-        _HARDEN + "set gateway_backend to where the LLM server listens.",
+        "high", "Requests go to the expected LLM server only",
+        "gateway_backend and no other, or of gateway_backends one that has the model",
+        _HARDEN + "set gateway_backend (gateway_backends) to where the LLM server listens.",
     ),
     "gateway.auth.ways": _auth(
         "critical", "Nothing moves a request before the key validator has judged it",

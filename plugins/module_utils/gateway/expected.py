@@ -13,6 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ansible_collections.llmsec.hardening.plugins.module_utils.gateway.tree import Target
+from ansible_collections.llmsec.hardening.plugins.module_utils.gateway_backends import (
+    backend_groups,
+    backend_problems,
+)
 from ansible_collections.llmsec.hardening.plugins.module_utils.gateway_routes import (
     GatewayError,
     rate_period,
@@ -96,7 +100,10 @@ class Expected:
     """
 
     server: Server
-    backend: Backend
+    # The first says by which name they are called, and whether by TLS.
+    backends: tuple[Backend, ...]
+    # What backend_groups() makes of several; None where there is one
+    groups: Mapping[str, t.Any] | None
     server_names: tuple[str, ...]
     port: int
     validator_socket: str
@@ -118,6 +125,10 @@ class Expected:
     addresses: frozenset[str]
 
     @property
+    def backend(self) -> Backend:
+        return self.backends[0]
+
+    @property
     def certificates(self) -> bool:
         """Whether clients show certificates."""
         return self.auth != "api_key"
@@ -135,15 +146,15 @@ class Expected:
         return address.is_loopback or address.is_unspecified or str(address) in self.addresses
 
     def is_backend(self, target: Target) -> bool:
-        """Tell whether a target is the one LLM server that requests should go to."""
-        return self._same(target, self.backend.host, self.backend.port)
+        """Tell whether a target is an LLM server that requests should go to."""
+        return any(self._same(target, one.host, one.port) for one in self.backends)
 
     def may_reach(self, target: Target) -> bool:
         """Tell whether a target is the LLM server, or can be, by any name or address."""
         if target.unknown:
             return True
         usual = (self.server.address, self.server.port)
-        places = ((self.backend.host, self.backend.port), usual)
+        places = (*((one.host, one.port) for one in self.backends), usual)
         return any(self._same(target, *one) or self._named(target, one[1]) for one in places)
 
     def is_validator(self, target: Target) -> bool:
@@ -196,6 +207,15 @@ def _number(name: str, setting: object) -> int | None:
     return int(str(setting))
 
 
+def _backends(settings: Mapping[str, t.Any], usual: str) -> tuple[Backend, ...]:
+    first = Backend.of(settings["backend"] or usual)
+    scheme = "https://" if first.tls else ""
+    several = settings["backends"] or ()
+    for problem in backend_problems(several):
+        raise GatewayError(f"backends: {problem}")
+    return tuple(Backend.of(scheme + one["address"]) for one in several) or (first,)
+
+
 def expected_from(settings: Mapping[str, t.Any], addresses: t.Iterable[str] = ()) -> Expected:
     """Return what the module's options ask for, or raise ValueError with what is wrong in them."""
     server = get_server(settings["server"])
@@ -209,7 +229,8 @@ def expected_from(settings: Mapping[str, t.Any], addresses: t.Iterable[str] = ()
     )  # fmt: skip
     return Expected(
         server=server,
-        backend=Backend.of(settings["backend"] or f"{server.address}:{server.port}"),
+        backends=_backends(settings, f"{server.address}:{server.port}"),
+        groups=backend_groups(settings["backends"]) if settings["backends"] else None,
         server_names=tuple(name.lower() for name in settings["server_names"]),
         audit_socket=settings["audit_socket"] or None,
         **{name: _limit(name, settings[name]) for name in ("limit_per_key", "limit_per_address")},

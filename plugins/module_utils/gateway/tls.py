@@ -95,10 +95,12 @@ def _backend(gateway: Gateway) -> Problems:
     expected, name = gateway.expected, "gateway.tls.backend"
     scopes = list(filter(refused_or_sent, gateway.backends()))
     if not expected.backend.tls:
-        if expected.backend.host.startswith("unix:") or expected.local(expected.backend.host):
+        hosts = [one.host for one in expected.backends]
+        remote = [one for one in hosts if not (one.startswith("unix:") or expected.local(one))]
+        for host in remote:
+            yield name, f"{host} is asked without TLS (gateway_backend_tls: false)"
+        if not remote:
             yield name, Skip("the LLM server is on this host")
-        else:
-            yield name, f"{expected.backend.host} is asked without TLS (gateway_backend_tls: false)"
         return
     for scope in scopes:
         if any(target.scheme != "https" for target in gateway.to(scope)):

@@ -43,7 +43,7 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 # nginx begins these with a slash, so that they end the name of a host
 _PATHS = frozenset({"uri", "document_uri", "request_uri"})
 _UNKNOWN = "$?"
-_MOST_TEXTS = 500
+_MOST_TEXTS = 1500
 _MOST_DEEP = 8
 
 

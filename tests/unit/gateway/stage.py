@@ -72,7 +72,7 @@ class Say:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
-    pieces: tuple[bytes, ...] = ()
+    pieces: t.Iterable[bytes] = ()
 
 
 Answerer = t.Callable[[Heard], Say]
@@ -242,6 +242,7 @@ class Stage:
             **sockets,
             **variables,
         }
+        self._settings = settings
         site = render(folder, **settings) / "conf.d/llm-gateway.conf"
         site.write_text(after(site.read_text()))
         if not (folder / "server.crt").exists():
@@ -273,6 +274,11 @@ class Stage:
         """Everything that `nginx -t` says."""
         words = [*self._words(), "-t"]
         return subprocess.run(words, capture_output=True, text=True, check=False).stderr
+
+    def apply(self, **variables: t.Any) -> None:
+        """Render the files with other variables, as another run of the role does, and reload."""
+        render(self.folder, **{**self._settings, **variables})
+        self.reload()
 
     def reload(self) -> None:
         """Have nginx read its files anew, and wait for the worker that did."""

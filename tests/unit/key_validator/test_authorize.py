@@ -503,6 +503,39 @@ def test_a_model_in_the_path_is_judged() -> None:
     assert ask(b"/v1/models/secret") == 403
 
 
+SEVERAL = LlmServer(names_models=True, models=("tiny:latest", "big:7b"))
+
+
+def test_nginx_hears_which_model_was_judged() -> None:
+    def said(method: bytes, body: bytes, **changes: t.Any) -> bytes:
+        answer = Hop(server=SEVERAL).ask(body, method, **changes)
+        assert answer is not None
+        return next(line for line in answer.head.split(b"\r\n") if line.startswith(b"X-Llm"))
+
+    read = {"endpoint_class": b"read", "content_type": ()}
+    assert said(b"POST", CHAT) == b"X-Llm-Model: tiny:latest"
+    assert said(b"GET", b"", path=b"/v1/models/BIG:7b", **read) == b"X-Llm-Model: big:7b"
+    assert said(b"GET", b"", path=b"/v1/models/..", **read) == b"X-Llm-Model: -"
+    assert said(b"GET", b"", path=b"/api/tags", **read) == b"X-Llm-Model: -"
+
+
+def test_a_model_that_no_server_has_is_refused_and_recorded() -> None:
+    hop = Hop(server=SEVERAL)
+    answer = hop.ask(CHAT.replace(b"tiny", b"huge"))
+    assert status(answer) == 404
+    assert message(answer) == "No LLM server of this gateway has this model."
+    assert b"X-Accel-Redirect" not in answer.head  # type: ignore[union-attr]
+    (kept,) = hop.audit.records
+    assert (kept["event.reason"], kept["gen_ai.request.model"]) == ("model_unknown", "huge:latest")
+    assert len(hop.in_flight) == 0
+
+
+def test_a_key_does_not_learn_of_models_that_are_not_its_own() -> None:
+    for name in (b"huge", b"big:7b"):
+        hop = Hop(server=SEVERAL, models=["tiny"])
+        assert status(hop.ask(CHAT.replace(b"tiny", name))) == 403
+
+
 def test_refusals_before_the_body_are_recorded_with_what_is_known() -> None:
     hop = Hop()
     hop.authorizer.refused(Decision(Reason.MISSING), headers())

@@ -168,3 +168,25 @@ def test_tls_in_which_both_prove_who_they_are(
     else:
         with pytest.raises(UpstreamError):
             asyncio.run(run())
+
+
+def test_another_server_is_asked_while_the_first_does_not_answer() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Loading\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def run() -> bytes:
+        first = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        last = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with first, last:
+            ports = [one.sockets[0].getsockname()[1] for one in (first, last)]
+            more = tuple(f"127.0.0.1:{port}" for port in ports)
+            server = LlmServer(backend="127.0.0.1:1", more_backends=more)
+            return await fetch(server, "/api/tags")
+
+    assert asyncio.run(run()) == b"{}"

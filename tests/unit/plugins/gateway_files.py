@@ -83,6 +83,14 @@ SHOWN = {
     "gateway_backend_certificate": "/etc/llm-gateway/backend/client.crt",
     "gateway_backend_certificate_key": "/etc/llm-gateway/backend/client.key",
 }
+POOL = {"gateway_backends": [{"address": "127.0.0.1:8080"}, {"address": "127.0.0.1:8081"}]}
+BY_MODEL = {
+    "gateway_backends": [
+        {"address": "127.0.0.1:8080"},
+        {"address": "127.0.0.1:8081", "models": ["tiny", "hf.co/team/big.v1:q4"]},
+        {"address": "127.0.0.1:8082", "models": ["TINY:latest"], "drain": True},
+    ]
+}
 NAMES = {"gateway_server_names": [NAME, "Llm.Internal.Example.Com", "192.0.2.1", "2001:db8::1"]}
 ALL_CLASSES = {"gateway_route_classes": ["inference", "read", "inspect", "management"]}
 OFF = {
@@ -115,6 +123,18 @@ VARIANTS: dict[str, dict[str, t.Any]] = {
         "gateway_max_header_size": "16k",
         "gateway_client_timeout": 5,
         "gateway_access_log": False,
+    },
+    "pool": POOL,
+    "pool_drained": {
+        "gateway_backends": [*POOL["gateway_backends"], {"address": "[::1]:8082", "drain": True}]
+    },
+    "by_model": BY_MODEL,
+    "by_model_only": {
+        **BEHIND_TLS,
+        "gateway_backends": [
+            {"address": "192.0.2.20:443", "models": ["tiny"]},
+            {"address": "192.0.2.21:443", "models": ["big"]},
+        ],
     },
     "management": ALL_CLASSES,
     "off": OFF,

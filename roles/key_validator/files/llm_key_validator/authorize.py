@@ -20,6 +20,7 @@ from .answers import Answer
 from .audit.log import RefusalLimiter
 from .audit.records import PromptDigest, PromptDigester, refusal_fields, request_fields
 from .bodies import BodyError, Reading, read_body
+from .bodies.names import canonical_name
 from .config import LlmServer
 from .decision import (
     Context,
@@ -102,6 +103,8 @@ class _Call:
     body: bytes
     body_bytes: int
     reading: Reading | None = None
+    # Its canonical name; None: the request names none
+    model: str | None = None
     quota: bytes = b""
 
 
@@ -118,6 +121,7 @@ _UNCOUNTED = Refusal(
 )
 _NO_ROUTE = Refusal("route", 404, "No such endpoint here.")
 _ENCODED = Refusal("body", 400, "The request may have no Content-Encoding: send the body as it is.")
+_NO_SERVER = Refusal("model_unknown", 404, "No LLM server of this gateway has this model.")
 _NO_TIER = Refusal("tier", 403, "The API key's tier does not exist on this gateway.")
 _LIST_ANSWER = b"application/json; charset=utf-8"
 
@@ -258,12 +262,19 @@ class Authorizer:
         except BodyError as error:
             return Refusal("body", 400, str(error))
         call.reading = reading
+        call.model = reading.models[0] if reading.models else None
         if call.route.models == "path":
             name = call.context.path.rpartition("/")[2]
             refusal = judge_model(call.record.models, name)
             if refusal is not None:
                 return refusal
-        return judge_reading(call.record.models, call.tier, reading)
+            call.model = _canonical(name)
+        return judge_reading(call.record.models, call.tier, reading) or self._unserved(call.model)
+
+    def _unserved(self, model: str | None) -> Refusal | None:
+        """Refuse a model that none of several servers has; a key learns only of its own ones."""
+        served = self._rules.llm_server.models
+        return _NO_SERVER if served and model is not None and model not in served else None
 
     def _record(self, call: _Call) -> None:
         """Write the request's record; let the request go on only when it is written."""
@@ -310,8 +321,12 @@ class Authorizer:
         if call.route.models == "list" and call.record.models:
             self._start(self._list_models(call))
             return
-        headers = b"X-Accel-Redirect: @backend\r\nX-Key-Id: %b\r\n%b"
-        answer = answers.empty(200, headers % (call.record.id.encode(), call.quota))
+        headers = b"X-Accel-Redirect: @backend\r\nX-Key-Id: %b\r\n%b%b"
+        model = b""
+        if self._rules.llm_server.names_models:
+            # Said always: without it nginx could not tell that it was forgotten.
+            model = b"X-Llm-Model: %b\r\n" % (call.model or "-").encode()
+        answer = answers.empty(200, headers % (call.record.id.encode(), call.quota, model))
         if call.reply(answer) is False:
             self._in_flight.end(call.context.request_id)
             self._release(call)
@@ -381,6 +396,13 @@ class Authorizer:
         if not task.cancelled() and task.exception() is not None:
             kind = type(task.exception()).__name__
             self._journal.say(Level.ERROR, "internal_error", kind=kind)
+
+
+def _canonical(name: str) -> str | None:
+    try:
+        return canonical_name(name)
+    except BodyError:
+        return None  # whoever may use any model may write any name
 
 
 def _is_encoded(values: Sequence[bytes]) -> bool:

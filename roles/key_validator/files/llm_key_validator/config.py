@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from .bodies.names import canonical_name
 from .quotas.address import parse_address
 from .routes import RouteError, RouteTable, parse_routes
 from .tiers import Tier, TierError, parse_tiers
@@ -47,6 +48,12 @@ class LlmServer:
     tls: BackendTls | None = None
     # The file with the key that it wants, one line; empty: it wants none
     key_file: str = ""
+    # Who else is asked for the list, in turn, while the ones before do not answer
+    more_backends: tuple[str, ...] = ()
+    # Whether nginx chooses among several servers by the model, and must be told its name
+    names_models: bool = False
+    # The models there are, by their canonical names; empty: any
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +261,11 @@ def _counters(value: object) -> str:
     return value
 
 
+_SERVER_OPTIONS = {"tls", "key_file", "only_standard", "more_backends", "names_models", "models"}
+
+
 def _llm_server(value: object) -> LlmServer:
-    further = {"tls", "key_file", "only_standard"}
-    if not isinstance(value, dict) or value.keys() - further != _SERVER_CHECKS.keys():
+    if not isinstance(value, dict) or value.keys() - _SERVER_OPTIONS != _SERVER_CHECKS.keys():
         raise ValueError(f"must be an object with {', '.join(_SERVER_CHECKS)}, and tls or null")
     checked = {name: check(value[name]) for name, check in _SERVER_CHECKS.items()}
     tls = value.get("tls")
@@ -266,7 +275,22 @@ def _llm_server(value: object) -> LlmServer:
         tls=None if tls is None else _backend_tls(tls),
         key_file=key_file,
         only_standard=_switch(value.get("only_standard", False)),
+        more_backends=_several(_host_port, value.get("more_backends", [])),
+        names_models=_switch(value.get("names_models", False)),
+        models=_several(_canonical, value.get("models", [])),
     )
+
+
+def _several(check: Callable[[object], str], value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError("more_backends and models must be lists")
+    return tuple(check(item) for item in value)
+
+
+def _canonical(value: object) -> str:
+    if not isinstance(value, str) or canonical_name(value) != value:
+        raise ValueError("models must be canonical names")
+    return value
 
 
 def _backend_tls(value: object) -> BackendTls:

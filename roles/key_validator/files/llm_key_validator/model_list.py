@@ -47,12 +47,15 @@ class _Response:
 
 
 async def fetch(server: LlmServer, path: str) -> bytes:
-    """GET ``path`` from the LLM server. Raises UpstreamError."""
-    try:
-        async with asyncio.timeout(_SECONDS):
-            return await _fetch(server, path)
-    except (OSError, TimeoutError, httptools.HttpParserError):
-        raise UpstreamError from None
+    """GET ``path`` from the first LLM server that answers. Raises UpstreamError."""
+    backends = (server.backend, *server.more_backends)
+    for backend in backends:
+        try:
+            async with asyncio.timeout(_SECONDS / len(backends)):
+                return await _fetch(server, backend, path)
+        except (OSError, TimeoutError, httptools.HttpParserError, UpstreamError):
+            continue
+    raise UpstreamError
 
 
 @lru_cache(maxsize=1)
@@ -73,8 +76,8 @@ def _authorization(server: LlmServer) -> str:
     return f"Authorization: Bearer {Path(server.key_file).read_text(encoding='ascii').strip()}\r\n"
 
 
-async def _fetch(server: LlmServer, path: str) -> bytes:
-    host, _unused, port = server.backend.rpartition(":")
+async def _fetch(server: LlmServer, backend: str, path: str) -> bytes:
+    host, _unused, port = backend.rpartition(":")
     tls = server.tls
     reader, writer = await asyncio.open_connection(
         host.strip("[]"),

@@ -7,6 +7,9 @@ import string
 import time
 
 import pytest
+from ansible_collections.llmsec.hardening.plugins.module_utils.gateway_backends import (
+    canonical_model,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_key_validator.bodies.errors import BodyError
@@ -152,3 +155,18 @@ def test_letters_of_the_grammar():
             assert not allowed
         else:
             assert allowed or character in "/:"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tiny", "TINY:latest", "registry.ollama.ai/library/tiny", "team/tiny:v1.5", "tiny:local",
+        "hf.co/a/b:q4", "", "a b", "a/b/c/d", "\u212aelvin", "..", "-x", "tiny:", "x\n", "gpt-4.1",
+    ],
+)  # fmt: skip
+def test_the_gateway_reads_names_of_its_servers_models_alike(text: str) -> None:
+    try:
+        ours = canonical_name(text)
+    except ModelNameError:
+        ours = None
+    assert canonical_model(text) == ours

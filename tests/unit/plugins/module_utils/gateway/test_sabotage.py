@@ -844,6 +844,64 @@ def test_the_same_with_certificates(variant: str, name: str, change: Edit, ids: 
     assert red(found) == {f"gateway.{one}" for one in ids}, name
 
 
+BY_MODEL = {
+    "a stranger in a group": edit(
+        SITE, "    server 127.0.0.1:8081", "    server 192.0.2.9:80;\n    server 127.0.0.1:8081"
+    ),
+    "a server of another model in a group": edit(
+        SITE, "    server 127.0.0.1:8080", "    server 127.0.0.1:8081;\n    server 127.0.0.1:8080"
+    ),
+    "a drained server in use": edit(SITE, "8082 down", "8082"),
+    "a server that gets nothing": edit(SITE, "8080 max_fails=0", "8080 down"),
+    "a server is missing": out(SITE, "    server 127.0.0.1:8082 down;\n"),
+    "a model goes to another group": edit(
+        SITE, '"~^tiny:latest$" llm_server_1', '"~^tiny:latest$" llm_server_2'
+    ),
+    "a model goes elsewhere": edit(
+        SITE, '"~^tiny:latest$" llm_server_1', '"~^tiny:latest$" 192.0.2.9'
+    ),
+    "a row more": edit(
+        SITE, "    ~. llm_server;", "    ~^secret llm_server_1;\n    ~. llm_server;"
+    ),
+    "a row that hides the others": both(
+        out(SITE, "    ~. llm_server;\n"),
+        edit(SITE, "    - llm_server;", "    - llm_server;\n    ~. llm_server;"),
+    ),
+    "the client chooses": edit(BACKEND, "$upstream_http_x_llm_model", "$http_x_llm_model"),
+    "the client chooses the group": edit(
+        SITE, "map $llm_model $llm_group", "map $http_x_llm_model $llm_group"
+    ),
+    "one group for all": edit(
+        BACKEND, "http://$llm_group$llm_route", "http://llm_server$llm_route"
+    ),
+    "a generation is paid for twice": edit(
+        BACKEND, "proxy_next_upstream error", "proxy_next_upstream non_idempotent error"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", BY_MODEL.values(), ids=BY_MODEL)
+def test_several_servers_are_told_apart(change: Edit) -> None:
+    found = findings_of(change(rendered()["by_model"]), "by_model")
+    assert red(found) == {"gateway.auth.target"}
+    assert found["gateway.auth.target"]["result"] == "fail"
+
+
+def test_a_stranger_in_the_only_group_is_told() -> None:
+    for files in (
+        changed(rendered()["pool"], SITE, "server 127.0.0.1:8081", "server 127.0.0.1:8082"),
+        changed(rendered()["pool"], BACKEND, "http://llm_server$", "http://127.0.0.1:8080$"),
+    ):
+        assert red(findings_of(files, "pool")) == {"gateway.auth.target"}
+
+
+def test_each_of_several_servers_needs_tls_elsewhere() -> None:
+    files = rendered()["pool"]
+    far = {"backends": [{"address": "127.0.0.1:8080"}, {"address": "192.0.2.30:8081"}]}
+    found = judge(files, **{**options_of("pool"), **far})
+    assert "192.0.2.30 is asked without TLS" in found["gateway.tls.backend"]["actual"]
+
+
 def test_other_files_of_cas_and_lists_are_named() -> None:
     settings = {"client_ca": "/etc/llm-gateway/pki/client-ca.crt", "client_crl": "/else/list"}
     variant = "both_intermediate"
