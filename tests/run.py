@@ -29,7 +29,7 @@ WORKERS = 3  # for two processors: every part waits now and then
 # The scenarios in the order of their start, so that none runs alone for long at the end
 LONGEST = (
     "firewall_nftables", "litellm", "mtls", "firewall_iptables", "posture", "fresh", "policy",
-    "api_key", "recovery", "alternative", "rollback", "refusals",
+    "api_key", "recovery", "alternative", "localai", "rollback", "llama_cpp", "refusals",
 )  # fmt: skip
 # The collection as Python and Ansible see it: pytest must import it by its full name.
 TREE = CACHE / "collections/ansible_collections/llmsec/hardening"

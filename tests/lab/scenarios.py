@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import partial
 
@@ -12,9 +13,10 @@ from tests.lab.podman import remove_containers
 from tests.lab.steps import ROOT, put
 
 CLIENTS = "/opt/llm-clients"
+LOCALAI_STAND_IN = "tests/lab/localai_stand_in.py"
 # Scenarios about what does not differ between the releases have one host, which halves their time:
 # what they configure is on both in others.
-ONE_RELEASE = {"alternative": "13", "recovery": "12"}
+ONE_RELEASE = {"alternative": "13", "llama_cpp": "13", "recovery": "12"}
 # What one scenario needs beside the lab, and takes so long that no other waits for it
 PROVIDED = {"litellm": artifacts.litellm}
 # Of each gateway, a folder with the first seal key and the last known head of its audit log
@@ -71,6 +73,7 @@ def lab() -> Lab:
     variables = {
         "lab_ollama_archive": str(artifacts.ollama()),
         "lab_model": str(artifacts.model()),
+        "lab_localai": os.environ.get("LOCALAI_BINARY") or str(ROOT / LOCALAI_STAND_IN),
         "lab_litellm": str(artifacts.litellm_path()),
         "lab_clients": CLIENTS,
         "lab_server_name": "{{ inventory_hostname }}.llm.example.com",
