@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.lab import litellm as litellm_files
-from tests.lab import ollama_release, podman, tiny_model
+from tests.lab import ollama_release, podman, tiny_model, wheels
 from tests.lab.steps import CACHE, key_of, run, scratch_directory, step
 
 SUITES = {"12": "bookworm", "13": "trixie"}
@@ -104,17 +104,12 @@ def model() -> Path:
 
 
 def clients() -> Path:
-    """The official `ollama` and `openai` Python clients, for a Debian 12 host's Python."""
+    """The official clients (openai, ollama, litellm, langchain-openai) for Debian 12's Python."""
     lock = Path(__file__).with_name("clients.lock")
 
     def build(result: Path) -> None:
-        machine = f"manylinux2014_{platform.machine()}"
-        run(
-            ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:",
-             "--python-version=3.11", "--implementation=cp", f"--platform={machine}",
-             f"--platform={machine.replace('2014', '_2_17')}", "--no-compile",
-             f"--target={result}", "-r", lock]
-        )  # fmt: skip
+        words = [*wheels.for_hosts("3.11"), "--no-compile", f"--target={result}", "-r", lock]
+        run(["pip", "install", "--quiet", *words])
 
     return _cached("clients", key_of(lock.read_text(), platform.machine()), build)
 

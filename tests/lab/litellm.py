@@ -17,6 +17,7 @@ from pathlib import Path
 
 from packaging.markers import Marker
 
+from tests.lab import wheels
 from tests.lab.steps import ROOT, key_of, run, scratch_directory
 
 FILES = ROOT / "roles/litellm/files"
@@ -24,8 +25,6 @@ CLIENT = Path(__file__).with_name("database_client")
 NODE_LOCK = Path(__file__).with_name("node.lock")
 # The Python of each Debian release: what the lock's markers ask, and what wheels are named by
 PYTHONS = {"12": "3.11.2", "13": "3.13.5"}
-# The newest C library that both releases have is 2.36's.
-_GLIBC = range(17, 37)
 _REQUIREMENT = re.compile(
     r"(?m)^(?P<pin>[^\s#][^\s;]*)(?: ; (?P<marker>[^\\\n]+?))?(?P<hashes>(?: \\\n +--hash=\S+)+)"
 )
@@ -60,15 +59,10 @@ def pins(python: str) -> str:
 
 def download(folder: Path, python: str) -> None:
     """Put the wheels for this Python into a folder, each checked by its hash."""
-    short, machine = ".".join(python.split(".")[:2]), platform.machine()
     lock = folder.with_suffix(".lock")
     lock.write_text(pins(python))
-    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in reversed(_GLIBC)]
-    run(
-        ["pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:",
-         f"--python-version={short}", "--implementation=cp", *platforms,
-         f"--platform=manylinux2014_{machine}", f"--dest={folder}", f"--requirement={lock}"]
-    )  # fmt: skip
+    words = wheels.for_hosts(".".join(python.split(".")[:2]))
+    run(["pip", "download", "--quiet", *words, f"--dest={folder}", f"--requirement={lock}"])
     lock.unlink()
 
 
@@ -104,7 +98,7 @@ def _node(scratch: Path) -> Path:
     return programs
 
 
-def _client(scratch: Path, wheels: Path, archive: Path) -> None:
+def _client(scratch: Path, found: Path, archive: Path) -> None:
     """Run build-database-client with the wheels just downloaded and the stand-in for the engine."""
     programs, engine = _node(scratch), scratch / "engine"
     shutil.copytree(CLIENT, engine)
@@ -113,5 +107,5 @@ def _client(scratch: Path, wheels: Path, archive: Path) -> None:
     run(["npm", "ci", *quiet], cwd=engine, env=env)
     # The hosts have no Node.
     shutil.copy2(programs / "node", engine / "node")
-    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(found)}
     run([FILES / "build-database-client", archive, engine], env={**env, **offline})
