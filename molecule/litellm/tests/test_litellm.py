@@ -9,6 +9,7 @@ import pytest
 from chain import CREDENTIALS, chat
 
 from tests.lab.batch import Question, post
+from tests.lab.clients import ask_clients, assert_served
 from tests.lab.steps import wait_until
 
 SECRETS = ("master-key", "salt-key", "database-password", "redis-password", "gateway-key")
@@ -37,6 +38,16 @@ def test_chat_stream_and_embeddings(ask):
     assert events[-1] == "data: [DONE]"
     assert embedded.status == 200, embedded
     assert len(embedded.json()["data"][0]["embedding"]) > 8
+
+
+def test_the_official_clients(lab, gateways, keys):
+    asked = [
+        {"name": one.name, "base_url": one.url("/v1"), "api_key": keys["app"], "chat": "house",
+         "embeddings": "house-embeddings"}
+        for one in gateways
+    ]  # fmt: skip
+    for answers in ask_clients(lab, gateways[0].ca_file, asked).values():
+        assert_served(answers)
 
 
 def test_a_key_sees_and_gets_its_own_models_only(ask):

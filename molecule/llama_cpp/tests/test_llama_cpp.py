@@ -15,7 +15,7 @@ from tests.lab.clients import ask_clients, assert_served
 from tests.lab.playbook import harden
 from tests.lab.steps import wait_until
 
-UNITS = {8080: "llama-server.service", 8081: "llama-server-2.service"}
+UNITS = {8080: "llama-server.service", 8090: "llama-server-2.service"}
 CLOSED = (
     "/", "/props", "/slots", "/slots/0", "/metrics", "/lora-adapters", "/completion",
     "/completions", "/embedding", "/embeddings", "/infill", "/tokenize", "/detokenize",
@@ -87,23 +87,23 @@ def stopped(gateway, unit):
         yield
     finally:
         gateway.host.check_output("systemctl start %s", unit)
-        assert wait_until(lambda: gateway.host.run("curl -sf http://127.0.0.1:8081/health").rc == 0)
+        assert wait_until(lambda: gateway.host.run("curl -sf http://127.0.0.1:8090/health").rc == 0)
 
 
 def test_the_other_one_answers_for_one_that_is_down(gateway, ask):
-    before = served(gateway, 8080), served(gateway, 8081)
+    before = served(gateway, 8080), served(gateway, 8090)
     assert statuses(ask("app", *[chat()] * 8)) == [200] * 8
-    both = served(gateway, 8080), served(gateway, 8081)
+    both = served(gateway, 8080), served(gateway, 8090)
     assert [now - then for now, then in zip(both, before, strict=True)] == [4, 4]
-    with stopped(gateway, UNITS[8081]):
+    with stopped(gateway, UNITS[8090]):
         assert statuses(ask("app", *[chat()] * 8)) == [200] * 8
 
 
 def backends(drained):
     return [
         {"address": "127.0.0.1:8080"},
-        {"address": "127.0.0.1:8081", "drain": drained},
-        {"address": "127.0.0.1:8082", "models": ["tiny-embeddings"]},
+        {"address": "127.0.0.1:8090", "drain": drained},
+        {"address": "127.0.0.1:8091", "models": ["tiny-embeddings"]},
     ]
 
 
@@ -126,13 +126,13 @@ def test_one_is_drained_for_maintenance_without_a_failed_request(gateways, keys)
                 "llama_cpp", "--tags=gateway_configure", gateway_backends=backends(True)
             )
             time.sleep(1)
-            before = served(gateway, 8081)
-            gateway.host.check_output("systemctl restart %s", UNITS[8081])
+            before = served(gateway, 8090)
+            gateway.host.check_output("systemctl restart %s", UNITS[8090])
             time.sleep(2)
-            heard = served(gateway, 8081) - before
+            heard = served(gateway, 8090) - before
             back = harden("llama_cpp", "--tags=gateway_configure", gateway_backends=backends(False))
             time.sleep(2)
-            again = served(gateway, 8081) - before
+            again = served(gateway, 8090) - before
         finally:
             over.append(True)
         answers = [answer for one in loads for answer in one.result()]
