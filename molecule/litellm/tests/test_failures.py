@@ -10,12 +10,17 @@ from contextlib import contextmanager
 import pytest
 from chain import RECORDED, Inside, chat
 
-from tests.lab.playbook import harden
+from tests.lab.playbook import harden, play
 from tests.lab.steps import wait_until
 
 OLLAMAS = ("ollama.service", "ollama2.service")
 # How long LiteLLM remembers a key that it looked up, see the role's README, and a little more
 FORGOTTEN = 15
+OWN = (
+    "/opt/litellm", "/etc/litellm", "/var/lib/litellm", "/etc/systemd/system/litellm.service",
+    "/etc/systemd/system/litellm.service.d", "/etc/redis/redis-litellm.conf",
+    "/etc/valkey/valkey-litellm.conf",
+)  # fmt: skip
 
 
 @contextmanager
@@ -142,3 +147,37 @@ def test_a_database_that_does_not_answer_stops_the_run_before_anything_changes(g
         assert "5499" in run.said[gateway.name], run.ending
     assert "secret-word" not in run.text
     assert [gateway.main_pid("litellm.service") for gateway in gateways] == pids
+
+
+def test_settings_that_it_does_not_start_with_are_taken_back(gateways, keys):
+    """On one host: the run waits until it gives up."""
+    gateway = gateways[0]
+    settings = gateway.host.file("/etc/litellm/config.yaml").content_string
+    run = harden(
+        "litellm",
+        f"--limit={gateway.name},localhost",
+        litellm_extra_config={"router_settings": {"no_such_setting": True}},
+        litellm_health_timeout=60,
+    )
+    assert run.hosts[gateway.name].failed == 1, run.ending
+    assert gateway.host.file("/etc/litellm/config.yaml").content_string == settings
+    assert wait_until(lambda: _lives(gateway, 4000), 90)
+    assert wait_until(lambda: statuses(gateway.ask_all([chat()], key=keys["app"])) == [200], 60)
+
+
+def test_it_leaves_nothing_behind(gateways):
+    run = play(
+        "rollback",
+        rollback_hosts="litellm",
+        rollback_roles=["gateway", "key_validator", "pki", "litellm", "ollama"],
+        litellm_remove_data=True,
+    )
+    assert run.code == 0, run.ending
+    for gateway in gateways:
+        for place in OWN:
+            assert not gateway.host.file(place).exists, (gateway.name, place)
+        assert not gateway.host.user("litellm").exists
+        listening = gateway.host.check_output("ss --tcp --listening --numeric --no-header")
+        assert not any(f":{port} " in listening for port in (443, 4000, 6380, 8081)), listening
+        left = Inside(gateway.host).sql("select datname from pg_database", "postgres")
+        assert ["litellm"] not in left
