@@ -4,7 +4,7 @@
 Reads [{name, base_url, api_key, chat, embeddings}, ...] as JSON from standard input, so that no
 key is an argument, and prints {name: {client: {what: answer}}}. An error is an answer as well: its
 text. One process for all of them, since to import LiteLLM takes seconds. `chat` and `embeddings`
-are names of models; without the latter none are asked for. `tool_choice` is what clients ask for.
+are names of models; without the latter none are asked for.
 """
 
 from __future__ import annotations
@@ -32,8 +32,17 @@ WEATHER = {
     },
 }
 LIMITS: dict[str, Any] = {"max_tokens": 16, "seed": 3}
-# A call has to be whole.
-TOOL_LIMITS: dict[str, Any] = {"max_tokens": 64, "seed": 3}
+# A call that the model made before, and what came of it
+CALL = {"id": "call-1", "type": "function"}
+CALLED = [
+    *MESSAGES,
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{**CALL, "function": {"name": "weather", "arguments": '{"city": "Rome"}'}}],
+    },
+    {"role": "tool", "tool_call_id": "call-1", "content": "sunny"},
+]
 
 
 def seen(ask: Callable[[], Any]) -> Any:
@@ -44,12 +53,6 @@ def seen(ask: Callable[[], Any]) -> Any:
         return f"{type(error).__name__}: {error}"[:500]
 
 
-def tool_use(message: Any) -> dict[str, Any]:
-    """Return what the model said, and the functions that it called."""
-    calls = [call.function.name for call in message.tool_calls or ()]
-    return {"text": message.content, "calls": calls}
-
-
 def with_openai(gateway: dict[str, str]) -> dict[str, Callable[[], Any]]:
     """Return what is asked with OpenAI's client."""
     client = openai.OpenAI(
@@ -57,13 +60,19 @@ def with_openai(gateway: dict[str, str]) -> dict[str, Callable[[], Any]]:
     )
     asked = {"model": gateway["chat"], "messages": MESSAGES}
     create = client.chat.completions.create
-    choice = gateway.get("tool_choice", "auto")
     return {
         "models": lambda: sorted(model.id for model in client.models.list()),
         "chat": lambda: create(**asked, **LIMITS).choices[0].message.content,
         "stream": lambda: len(list(create(**asked, **LIMITS, stream=True))),
-        "tools": lambda: tool_use(
-            create(**asked, **TOOL_LIMITS, tools=[WEATHER], tool_choice=choice).choices[0].message
+        "plain_tokens": lambda: create(**asked, **LIMITS).usage.prompt_tokens,
+        "tools_tokens": lambda: (
+            create(
+                model=gateway["chat"],
+                messages=CALLED,
+                tools=[WEATHER],
+                tool_choice="auto",
+                **LIMITS,
+            ).usage.prompt_tokens
         ),
         "embeddings": lambda: len(
             client.embeddings.create(model=gateway["embeddings"], input="Hello").data[0].embedding
@@ -75,14 +84,14 @@ def with_litellm(gateway: dict[str, str]) -> dict[str, Callable[[], Any]]:
     """Return what is asked with LiteLLM's SDK, which takes the gateway for one of OpenAI's."""
     place = {"api_base": gateway["base_url"], "api_key": gateway["api_key"], "timeout": 60}
     asked = {"model": f"openai/{gateway['chat']}", "messages": MESSAGES, "num_retries": 0, **place}
-    choice = gateway.get("tool_choice", "auto")
     return {
         "chat": lambda: litellm.completion(**asked, **LIMITS).choices[0].message.content,
         "stream": lambda: len(list(litellm.completion(**asked, **LIMITS, stream=True))),
-        "tools": lambda: tool_use(
-            litellm.completion(**asked, **TOOL_LIMITS, tools=[WEATHER], tool_choice=choice)
-            .choices[0]
-            .message
+        "plain_tokens": lambda: litellm.completion(**asked, **LIMITS).usage.prompt_tokens,
+        "tools_tokens": lambda: (
+            litellm.completion(
+                **{**asked, "messages": CALLED}, **LIMITS, tools=[WEATHER], tool_choice="auto"
+            ).usage.prompt_tokens
         ),
         "embeddings": lambda: len(
             litellm.embedding(
@@ -102,22 +111,17 @@ def with_langchain(gateway: dict[str, str]) -> dict[str, Callable[[], Any]]:
         "timeout": 60,
     }  # fmt: skip
     chat = ChatOpenAI(model=gateway["chat"], **place, **LIMITS)
-    tools = ChatOpenAI(model=gateway["chat"], **place, **TOOL_LIMITS).bind_tools(
-        [WEATHER], tool_choice=gateway.get("tool_choice", "auto")
-    )
+    with_tools = chat.bind_tools([WEATHER], tool_choice="auto")
     # Texts instead of OpenAI's tokens, which its documentation asks for with other servers
     embeddings = OpenAIEmbeddings(
         model=gateway["embeddings"] or "none", check_embedding_ctx_length=False, **place
     )
 
-    def call() -> dict[str, Any]:
-        message = tools.invoke("Hello")
-        return {"text": message.content, "calls": [one["name"] for one in message.tool_calls]}
-
     return {
         "chat": lambda: chat.invoke("Hello").content,
         "stream": lambda: len(list(chat.stream("Hello"))),
-        "tools": call,
+        "plain_tokens": lambda: chat.invoke("Hello").usage_metadata["input_tokens"],
+        "tools_tokens": lambda: with_tools.invoke(CALLED).usage_metadata["input_tokens"],
         "embeddings": lambda: len(embeddings.embed_query("Hello")),
     }
 

@@ -31,12 +31,15 @@ def ask_clients(lab: Lab, ca_file: str, gateways: Iterable[dict[str, str]]) -> d
     return answers
 
 
-def assert_served(answers: dict[str, Any], *, calls: bool = False) -> None:
-    """Hold what a gateway's clients saw against what they want; ``calls``: a tool was called."""
+def assert_served(answers: dict[str, Any]) -> None:
+    """Hold what a gateway's clients saw against what they want.
+
+    A random model calls no tool, but the tools reach it: the prompt is longer by them.
+    """
     for client, seen in answers.items():
-        assert isinstance(seen["chat"], str) and ": " not in seen["chat"][:24], (client, seen)
-        assert isinstance(seen["stream"], int) and seen["stream"] > 2, (client, seen)
-        assert isinstance(seen["tools"], dict), (client, seen)
-        assert seen["tools"]["calls"] == (["weather"] if calls else []), (client, seen)
-        if "embeddings" in seen:
-            assert isinstance(seen["embeddings"], int) and seen["embeddings"] > 8, (client, seen)
+        assert isinstance(seen["chat"], str) and "Error" not in seen["chat"], (client, seen)
+        for what, least in (("stream", 3), ("plain_tokens", 1), ("embeddings", 8)):
+            if what in seen:
+                assert isinstance(seen[what], int) and seen[what] >= least, (client, what, seen)
+        assert isinstance(seen["tools_tokens"], int), (client, seen)
+        assert seen["tools_tokens"] > seen["plain_tokens"] + 50, (client, seen)

@@ -65,6 +65,12 @@ class Host:
     open_ollama: bool = False
 
 
+def _has_mounts(container: Any, host: Host) -> bool:
+    """Tell whether a container has what the host mounts: a folder's name is its content's key."""
+    mounted = {(mount["Source"], mount["Destination"]) for mount in container["Mounts"]}
+    return {(str(source), target) for source, target in host.mounts} <= mounted
+
+
 @dataclass
 class Lab:
     """A set of hosts on a network of their own, and the inventory that names them."""
@@ -205,8 +211,8 @@ class Lab:
     def _host_up(self, host: Host, image: str) -> None:
         name = self.container(host.name)
         known = inspect("container", name)
-        if known and known["State"]["Status"] != "running":
-            remove_containers([name])  # half-made, or the machine was restarted
+        if known and (known["State"]["Status"] != "running" or not _has_mounts(known, host)):
+            remove_containers([name])  # half-made, the machine was restarted, or made for others
             known = None
         if known is None:
             self._start(host, image)

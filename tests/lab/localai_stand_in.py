@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PROGRAM = "/usr/local/lib/ollama/llama-server"
 MODEL = "/usr/local/share/tiny.gguf"
+TEMPLATE = "/usr/local/share/tools.jinja"
 CHATS, EMBEDDINGS = 18081, 18082  # ports on loopback
 OPEN = {"/readyz": b"OK", "/healthz": b"OK", "/version": b'{"version":"v4.9.0 (stand-in)"}'}
 DROPPED = {"connection", "keep-alive", "transfer-encoding", "content-length", "server", "date"}
@@ -26,7 +27,8 @@ DROPPED = {"connection", "keep-alive", "transfer-encoding", "content-length", "s
 def llama_server(port: int, *words: str) -> subprocess.Popen[bytes]:
     """Start a llama-server; it ends with this program's unit."""
     usual = ["--model", MODEL, "--alias", "tiny", "--host", "127.0.0.1", "--port", str(port)]
-    return subprocess.Popen([PROGRAM, *usual, "--ctx-size", "4096", "--jinja", *words])
+    chats = ["--ctx-size", "4096", "--jinja", "--chat-template-file", TEMPLATE]
+    return subprocess.Popen([PROGRAM, *usual, *chats, *words])
 
 
 def is_ready(port: int) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -60,12 +61,12 @@ def test_what_answers_is_named(gateway):
 def test_the_official_clients(lab, gateways, keys):
     asked = [
         {"name": one.name, "base_url": one.url("/v1"), "api_key": keys["app"], "chat": "tiny",
-         "embeddings": "tiny", "tool_choice": "required"}
+         "embeddings": "tiny"}
         for one in gateways
     ]  # fmt: skip
     for answers in ask_clients(lab, gateways[0].ca_file, asked).values():
         assert answers["openai"]["models"] == ["tiny"]
-        assert_served(answers, calls=True)
+        assert_served(answers)
 
 
 def test_loopback_alone_is_not_enough(gateway):
@@ -119,26 +120,29 @@ def test_its_sandbox_holds(gateway):
 
 def test_a_socket_unit_is_refused_before_anything_changes(gateways):
     """Under one LocalAI would take whatever socket it is handed."""
-    socket = "[Socket]\nListenStream=0.0.0.0:8090\n"
+    socket = "[Socket]\nListenStream=0.0.0.0:8090\n[Install]\nWantedBy=sockets.target\n"
     pids = [gateway.main_pid(UNIT) for gateway in gateways]
     for gateway in gateways:
         gateway.lab.run(
-            gateway.name, "sh", "-c", f"cat >{SOCKET} && systemctl daemon-reload",
+            gateway.name, "sh", "-c", f"cat >{SOCKET} && systemctl enable local-ai.socket",
             stdin=socket, check=True,
         )  # fmt: skip
     run = harden("localai")
     for gateway in gateways:
-        gateway.host.check_output(f"rm {SOCKET} && systemctl daemon-reload")
+        gateway.host.check_output(
+            f"systemctl disable local-ai.socket && rm {SOCKET} && systemctl daemon-reload"
+        )
         assert (run.hosts[gateway.name].failed, run.changed[gateway.name]) == (1, 0), run.ending
         assert "local-ai.socket" in run.said[gateway.name]
     assert [gateway.main_pid(UNIT) for gateway in gateways] == pids
 
 
-def test_an_assessment_finds_nothing(gateways):
-    """Nothing but what was left out on purpose: no firewall, which is skipped."""
-    run = play("assess", assess_hosts="localai", posture_fail_on="low", posture_stop=False)
+def test_an_assessment_finds_nothing_but_the_missing_firewall(gateways):
+    run = play("assess", assess_hosts="localai", posture_stop=False)
     assert run.code == 0, run.ending
-    assert "Gate (fails on low): passed" in run.text, run.ending
+    assert "Gate (fails on high): passed" in run.text, run.ending
+    found = re.findall(r"X (\w+): [\w-]+: .*?\(([\w.]+)\)", run.text)
+    assert found == [("medium", "firewall.wanted")] * len(gateways)
 
 
 def test_it_leaves_nothing_behind(gateways):
