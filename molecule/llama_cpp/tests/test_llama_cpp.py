@@ -153,9 +153,7 @@ def test_one_is_drained_for_maintenance_without_a_failed_request(gateways, keys)
         found = [answer for one in loads for answer in one.result()]
     assert (drained.code, back.code) == (0, 0), drained.ending + back.ending
     assert set(statuses(found)) == {200}, [one for one in found if one.status != 200]
-    streams = [
-        answer.body for answer in answers if "event-stream" in answer.headers["content-type"]
-    ]
+    streams = [one.body for one in found if "event-stream" in one.headers["content-type"]]
     assert len(streams) > 5
     assert all(body.rstrip().endswith("data: [DONE]") for body in streams)
     assert idle
