@@ -10,17 +10,12 @@ from contextlib import contextmanager
 import pytest
 from chain import RECORDED, Inside, chat
 
-from tests.lab.playbook import harden, play
+from tests.lab.playbook import harden
 from tests.lab.steps import wait_until
 
 OLLAMAS = ("ollama.service", "ollama2.service")
 # How long LiteLLM remembers a key that it looked up, see the role's README, and a little more
 FORGOTTEN = 15
-OWN = (
-    "/opt/litellm", "/etc/litellm", "/var/lib/litellm", "/etc/systemd/system/litellm.service",
-    "/etc/systemd/system/litellm.service.d", "/etc/redis/redis-litellm.conf",
-    "/etc/valkey/valkey-litellm.conf",
-)  # fmt: skip
 
 
 @contextmanager
@@ -76,7 +71,7 @@ def test_without_the_store_of_counters_it_answers_on(gateway, ask):
 
 def test_without_the_database_it_refuses(gateway, ask):
     assert statuses(ask("app", chat())) == [200]
-    with stopped(gateway, "postgresql@*.service"):
+    with stopped(gateway, "postgresql.service"):
         time.sleep(FORGOTTEN)
         refused = statuses(ask("app", chat(), chat()))
     assert all(status in (401, 403, 500, 502, 503) for status in refused), refused
@@ -163,21 +158,3 @@ def test_settings_that_it_does_not_start_with_are_taken_back(gateways, keys):
     assert gateway.host.file("/etc/litellm/config.yaml").content_string == settings
     assert wait_until(lambda: _lives(gateway, 4000), 90)
     assert wait_until(lambda: statuses(gateway.ask_all([chat()], key=keys["app"])) == [200], 60)
-
-
-def test_it_leaves_nothing_behind(gateways):
-    run = play(
-        "rollback",
-        rollback_hosts="litellm",
-        rollback_roles=["gateway", "key_validator", "pki", "litellm", "ollama"],
-        litellm_remove_data=True,
-    )
-    assert run.code == 0, run.ending
-    for gateway in gateways:
-        for place in OWN:
-            assert not gateway.host.file(place).exists, (gateway.name, place)
-        assert not gateway.host.user("litellm").exists
-        listening = gateway.host.check_output("ss --tcp --listening --numeric --no-header")
-        assert not any(f":{port} " in listening for port in (443, 4000, 6380, 8081)), listening
-        left = Inside(gateway.host).sql("select datname from pg_database", "postgres")
-        assert ["litellm"] not in left
