@@ -98,9 +98,17 @@ def ollama() -> Path:
 
 def model() -> Path:
     """A real, tiny, random GGUF model: nonsense in content, real in form."""
-    key = key_of(Path(tiny_model.__file__).read_text())
-    directory = _cached("model", key, lambda result: tiny_model.write(result / "tiny.gguf"))
-    return directory / "tiny.gguf"
+
+    def build(result: Path) -> None:
+        tiny_model.write(result / "tiny.gguf")
+        tiny_model.write(result / "embeddings.gguf", embeds=True)
+
+    return _cached("model", key_of(Path(tiny_model.__file__).read_text()), build) / "tiny.gguf"
+
+
+def embedding_model() -> Path:
+    """The same with the mark of a model that makes embeddings."""
+    return model().with_name("embeddings.gguf")
 
 
 def clients() -> Path:

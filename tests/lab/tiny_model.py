@@ -27,8 +27,8 @@ def _vocabulary() -> tuple[list[str], list[float], list[int]]:
     return tokens, scores, [int(kind) for kind in types]
 
 
-def write(path: Path) -> None:
-    """Write the model as a GGUF file; equal bytes at each call."""
+def write(path: Path, *, embeds: bool = False) -> None:
+    """Write the model as a GGUF file; equal bytes at each call. ``embeds``: it makes embeddings."""
     import gguf
     import numpy
 
@@ -49,6 +49,8 @@ def write(path: Path) -> None:
     writer.add_rope_dimension_count(EMBEDDING // HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(len(tokens))
+    if embeds:
+        writer.add_pooling_type(gguf.PoolingType.MEAN)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
