@@ -34,6 +34,8 @@ def statuses(answers):
 @pytest.mark.parametrize("unit", OLLAMAS)
 def test_one_of_two_ollamas_stops_and_no_request_is_lost(gateway, ask, unit):
     """Some are under way at that time; those of this Ollama are asked again of the other."""
+    # What models share is no alias, which would be one object with one number to LiteLLM.
+    assert "*id" not in gateway.host.file("/etc/litellm/config.yaml").content_string
     with ThreadPoolExecutor(4) as pool:
         under_way = [pool.submit(ask, "app", *[chat()] * 5) for _unused in range(4)]
         time.sleep(0.5)
@@ -133,6 +135,7 @@ def test_a_database_that_does_not_answer_stops_the_run_before_anything_changes(g
     pids = [gateway.main_pid("litellm.service") for gateway in gateways]
     run = harden(
         "litellm",
+        harden_roles=["litellm"],
         litellm_install_postgresql=False,
         litellm_database_url="postgresql://litellm:secret-word@127.0.0.1:5499/litellm",
     )
@@ -151,6 +154,7 @@ def test_settings_that_it_does_not_start_with_are_taken_back(gateways, keys):
     run = harden(
         "litellm",
         f"--limit={gateway.name},localhost",
+        harden_roles=["litellm"],
         litellm_extra_config={"router_settings": {"no_such_setting": True}},
         litellm_health_timeout=60,
     )

@@ -10,6 +10,7 @@ from chain import CREDENTIALS, chat
 
 from tests.lab.batch import Question, post
 from tests.lab.clients import ask_clients, assert_served
+from tests.lab.playbook import harden
 from tests.lab.steps import wait_until
 
 SECRETS = ("master-key", "salt-key", "database-password", "redis-password", "gateway-key")
@@ -48,6 +49,13 @@ def test_the_official_clients(lab, gateways, keys):
     ]  # fmt: skip
     for answers in ask_clients(lab, gateways[0].ca_file, asked).values():
         assert_served(answers)
+
+
+def test_a_second_run_changes_nothing(gateways):
+    """Of this role; the others' second run is what `localai` and `api_key` test."""
+    run = harden("litellm", harden_roles=["litellm"])
+    assert run.code == 0, run.ending
+    assert set(run.changed.values()) == {0}, run.ending
 
 
 def test_a_key_sees_and_gets_its_own_models_only(ask):
@@ -98,7 +106,7 @@ def test_the_gateways_own_key_asks_models_and_nothing_else(inside):
     key = inside.secret("gateway-key")
     assert key != inside.secret("master-key")
     assert inside.call("/v1/models", key=key)[0] == 200
-    for path in ("/key/list", "/user/list", "/config/yaml", "/spend/logs", "/global/spend/report"):
+    for path in ("/key/list", "/user/list", "/team/list", "/spend/logs", "/global/spend/report"):
         assert inside.call(path, key=key)[0] in (401, 403), path
     assert inside.call("/key/generate", key=key, models=[])[0] in (401, 403)
 
