@@ -52,7 +52,7 @@ def test_the_official_clients(lab, gateways, keys):
 
 
 def test_a_second_run_changes_nothing(gateways):
-    """Of this role; the others' second run is what `localai` and `api_key` test."""
+    """Of this role; the others' second run is what `api_key` tests."""
     run = harden("litellm", harden_roles=["litellm"])
     assert run.code == 0, run.ending
     assert set(run.changed.values()) == {0}, run.ending

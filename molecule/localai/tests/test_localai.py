@@ -69,6 +69,13 @@ def test_the_official_clients(lab, gateways, keys):
         assert_served(answers)
 
 
+def test_a_second_run_changes_nothing(gateways):
+    """Of this role; the others' second run is what `api_key` tests."""
+    run = harden("localai", harden_roles=["localai"])
+    assert run.code == 0, run.ending
+    assert set(run.changed.values()) == {0}, run.ending
+
+
 def test_loopback_alone_is_not_enough(gateway):
     key = gateway.host.file(KEY_FILE).content_string.strip()
     assert local(gateway, "/v1/models", key=key) == 200
@@ -127,7 +134,7 @@ def test_a_socket_unit_is_refused_before_anything_changes(gateways):
             gateway.name, "sh", "-c", f"cat >{SOCKET} && systemctl enable local-ai.socket",
             stdin=socket, check=True,
         )  # fmt: skip
-    run = harden("localai")
+    run = harden("localai", harden_roles=["localai"])
     for gateway in gateways:
         gateway.host.check_output(
             f"systemctl disable local-ai.socket && rm {SOCKET} && systemctl daemon-reload"
