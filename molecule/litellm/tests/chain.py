@@ -49,7 +49,14 @@ class Inside:
         text, _unused, status = self.host.check_output(told).rpartition("\n")
         return int(status), json.loads(text) if text.startswith(("{", "[")) else text
 
+    def _recorded(self) -> list[dict[str, str]]:
+        lines = self.host.run(f"cat {RECORDED}").stdout.splitlines()
+        return [json.loads(line) for line in lines]
+
     def traces(self) -> list[bytes]:
         """What the recorder in place of Langfuse was sent."""
-        lines = self.host.run(f"cat {RECORDED}").stdout.splitlines()
-        return [base64.b64decode(json.loads(line)["body"]) for line in lines]
+        return [base64.b64decode(one["body"]) for one in self._recorded()]
+
+    def langfuse_credentials(self) -> set[str]:
+        """What it was shown."""
+        return {one["authorization"] for one in self._recorded()}

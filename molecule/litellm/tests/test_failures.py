@@ -74,7 +74,7 @@ def test_without_the_store_of_counters_it_answers_on(gateway, ask):
 def test_without_the_database_it_refuses(gateway, ask):
     assert statuses(ask("app", chat())) == [200]
     with stopped(gateway, "postgresql.service"):
-        time.sleep(FORGOTTEN)
+        assert wait_until(lambda: statuses(ask("app", chat())) != [200], FORGOTTEN)
         refused = statuses(ask("app", chat(), chat()))
     assert all(status in (401, 403, 500, 502, 503) for status in refused), refused
     assert wait_until(lambda: statuses(ask("app", chat())) == [200], 60)
@@ -82,21 +82,37 @@ def test_without_the_database_it_refuses(gateway, ask):
 
 def test_what_was_lost_comes_back_from_a_backup(gateway, ask, inside):
     """As the role's README says."""
-    count = 'select count(*) from "LiteLLM_SpendLogs"'
-    keys = 'select count(*) from "LiteLLM_VerificationToken"'
-    before = inside.sql(count), inside.sql(keys)
-    assert int(before[1][0][0]) >= 1
+    kept = (
+        'select count(*), sum(spend) from "LiteLLM_SpendLogs"',
+        'select token from "LiteLLM_VerificationToken" order by token',
+    )
+
+    def read():
+        return [inside.sql(one) for one in kept]
+
+    def steady():
+        """What was spent is written some seconds after the answers."""
+        first = read()
+        time.sleep(2)
+        return first == read() and first
+
     shell = gateway.host.check_output
+    before = wait_until(steady, 60)
+    assert before and before[1], before
     shell("cd / && runuser -u postgres -- pg_dump --format=custom litellm >/root/litellm.dump")
     inside.sql('truncate "LiteLLM_SpendLogs", "LiteLLM_VerificationToken" cascade')
-    assert wait_until(lambda: statuses(ask("app", chat())) != [200], 30)
+    refused = wait_until(lambda: statuses(ask("app", chat())) != [200], 30)
     shell("systemctl stop litellm.service")
-    shell(
-        "cd / && runuser -u postgres -- pg_restore --clean --if-exists --dbname litellm"
-        " </root/litellm.dump && rm /root/litellm.dump"
-    )
-    assert (inside.sql(count), inside.sql(keys)) == before
-    shell("systemctl start litellm.service")
+    try:
+        shell(
+            "cd / && runuser -u postgres -- pg_restore --clean --if-exists --dbname litellm"
+            " </root/litellm.dump && rm /root/litellm.dump"
+        )
+        after = read()
+    finally:
+        shell("systemctl start litellm.service")
+    assert refused
+    assert after == before
     assert wait_until(lambda: statuses(ask("app", chat())) == [200], 90)
 
 
