@@ -513,6 +513,8 @@ _LLAMA_CPP = Server(
     health_path="/health",
     install_version="",
     environment=MappingProxyType({"LLAMA_ARG_HOST": "127.0.0.1", "LLAMA_ARG_PORT": "8080"}),
+    # `n_predict` goes before `max_tokens`, `n_cmpl` before `n`, and `lora` and `id_slot` choose.
+    only_standard=True,
     forbidden_environment=(),
     writable_paths=(),
     devices=GPU_DEVICES,
@@ -537,6 +539,8 @@ _VLLM = Server(
     writable_paths=("/var/lib/vllm",),
     devices=GPU_DEVICES,
     routes=_VLLM_ROUTES,
+    # Its extra parameters are many, and each release has more.
+    only_standard=True,
 )
 
 SERVERS: Mapping[str, Server] = MappingProxyType(

@@ -64,7 +64,9 @@ def with_openai(gateway: dict[str, str]) -> dict[str, Callable[[], Any]]:
         "models": lambda: sorted(model.id for model in client.models.list()),
         "chat": lambda: create(**asked, **LIMITS).choices[0].message.content,
         "stream": lambda: len(list(create(**asked, **LIMITS, stream=True))),
-        "plain_tokens": lambda: create(**asked, **LIMITS).usage.prompt_tokens,
+        "plain_tokens": lambda: (
+            create(model=gateway["chat"], messages=CALLED, **LIMITS).usage.prompt_tokens
+        ),
         "tools_tokens": lambda: (
             create(
                 model=gateway["chat"],
@@ -87,7 +89,9 @@ def with_litellm(gateway: dict[str, str]) -> dict[str, Callable[[], Any]]:
     return {
         "chat": lambda: litellm.completion(**asked, **LIMITS).choices[0].message.content,
         "stream": lambda: len(list(litellm.completion(**asked, **LIMITS, stream=True))),
-        "plain_tokens": lambda: litellm.completion(**asked, **LIMITS).usage.prompt_tokens,
+        "plain_tokens": lambda: (
+            litellm.completion(**{**asked, "messages": CALLED}, **LIMITS).usage.prompt_tokens
+        ),
         "tools_tokens": lambda: (
             litellm.completion(
                 **{**asked, "messages": CALLED}, **LIMITS, tools=[WEATHER], tool_choice="auto"
@@ -120,7 +124,7 @@ def with_langchain(gateway: dict[str, str]) -> dict[str, Callable[[], Any]]:
     return {
         "chat": lambda: chat.invoke("Hello").content,
         "stream": lambda: len(list(chat.stream("Hello"))),
-        "plain_tokens": lambda: chat.invoke("Hello").usage_metadata["input_tokens"],
+        "plain_tokens": lambda: chat.invoke(CALLED).usage_metadata["input_tokens"],
         "tools_tokens": lambda: with_tools.invoke(CALLED).usage_metadata["input_tokens"],
         "embeddings": lambda: len(embeddings.embed_query("Hello")),
     }

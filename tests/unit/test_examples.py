@@ -6,6 +6,7 @@ A value with a template is known on the host only; all others are held against t
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import typing as t
@@ -41,14 +42,26 @@ def problems(variables: dict[str, t.Any]) -> list[str]:
         for name, value in variables.items()
         if name in known and not has_template(value)
     }
+    # What preflight asks of the host, and no spec can say
+    odd += [
+        f"gateway_backends: {one['address']} is no IP address"
+        for one in given.get("gateway_backends", ())
+        if not re.match(r"(\d+\.){3}\d+:|\[", one["address"])
+    ]
     spec = {name: known[name] for name in given}
     return sorted(odd) + ArgumentSpecValidator(spec).validate(given).error_messages
 
 
 def test_what_is_wrong_is_found() -> None:
-    bad = {"gateway_prot": 443, "gateway_port": "https", "gateway_auth": "none", "harden_roles": []}
+    bad = {
+        "gateway_backends": [{"address": "gpu1:443"}],
+        "gateway_prot": 443,
+        "gateway_port": "https",
+        "gateway_auth": "none",
+        "harden_roles": [],
+    }
     found = " ".join(problems(bad))
-    for name in ("gateway_prot", "gateway_port", "gateway_auth"):
+    for name in ("gateway_backends", "gateway_prot", "gateway_port", "gateway_auth"):
         assert name in found
     assert "harden_roles" not in found
 

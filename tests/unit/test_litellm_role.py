@@ -42,7 +42,22 @@ CASES: dict[str, tuple[dict[str, t.Any], str]] = {
     "no_params": ({"litellm_model_list": [{"model_name": "house"}]}, "house has no backend"),
     "no_name": ({"litellm_model_list": [{}]}, "an entry without model_name has no backend"),
     "open_key": (
-        entry(model="openai/x", api_base="http://a", api_key="SECRET"), "api_key of house stands"
+        entry(model="openai/x", api_base="http://a", api_key="SECRET"), "api_key stands in the open"
+    ),
+    "open_cloud_key": (
+        entry(model="bedrock/x", aws_secret_access_key="SECRET", aws_session_token="SECRET"),
+        "aws_secret_access_key, aws_session_token stands in the open",
+    ),
+    "open_address": (entry(model="openai/x", api_base="http://u:SECRET@a"), "in an api_base"),
+    "prices": (entry(model="anthropic/x", input_cost_per_token="1", max_tokens="8"), ""),
+    "own_secret": (
+        {"litellm_secrets": {"LITELLM_MASTER_KEY": "SECRET", "NO_DOCS": "False", "K": "SECRET"}},
+        "and LITELLM_MASTER_KEY, NO_DOCS is a setting of this role",
+    ),
+    "forbidden": ({"litellm_secrets": {"STORE_PROMPTS_IN_SPEND_LOGS": "True"}}, "STORE_PROMPTS"),
+    "environment": (
+        {"litellm_extra_config": {"environment_variables": {"NO_DOCS": "False"}}},
+        "sets environment_variables, for which",
     ),
     "hidden_key": (entry(model="openai/x", api_base="http://a", api_key="os.environ/K_1"), ""),
     "master_key": ({"litellm_master_key": "SECRET-without-prefix"}, "must begin with sk-"),
@@ -205,9 +220,13 @@ def test_a_migration_is_noted_as_prisma_notes_it(migrate: t.Any, tmp_path: Path)
     folder.mkdir()
     (folder / "migration.sql").write_text("CREATE TABLE a ()")
     text = migrate.step(folder)
-    assert text.startswith("CREATE TABLE a ()\n;\n")
+    assert text.startswith("BEGIN;\nCREATE TABLE a ()\n;\n")
+    assert text.endswith("COMMIT;\n")
     assert hashlib.sha256(b"CREATE TABLE a ()").hexdigest() in text
     assert "'20250101000000_it''s'" in text
+    alone = "CREATE INDEX CONCURRENTLY i ON a (b)"
+    (folder / "migration.sql").write_text(alone)
+    assert migrate.step(folder).startswith(alone)
 
 
 def test_a_challenge_of_postgresql_is_answered_as_rfc_7677_says() -> None:

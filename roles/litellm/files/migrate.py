@@ -52,13 +52,18 @@ def connection(url: str) -> dict[str, str]:
 
 
 def step(folder: Path) -> str:
-    """Return the psql commands that apply one migration and note it."""
+    """Return the psql commands that apply one migration and note it: both or neither.
+
+    What PostgreSQL does outside of a transaction only is done so.
+    """
     text = (folder / "migration.sql").read_bytes()
     digest, name = hashlib.sha256(text).hexdigest(), folder.name.replace("'", "''")
+    begin, commit = ("", "") if b"CONCURRENTLY" in text.upper() else ("BEGIN;\n", "COMMIT;\n")
     return (
-        f"{text.decode()}\n;\n"
+        f"{begin}{text.decode()}\n;\n"
         "INSERT INTO _prisma_migrations (id, checksum, migration_name, finished_at,"
         f" applied_steps_count) VALUES ('{uuid.uuid4()}', '{digest}', '{name}', now(), 1);\n"
+        f"{commit}"
     )
 
 

@@ -234,6 +234,20 @@ def test_what_ollama_reads_beside_the_api_is_no_more_welcome(shape, name, value)
         read_body(shape, JSON, body, only_standard=True)
 
 
+@pytest.mark.parametrize("shape", ["openai_chat", "openai_responses", "anthropic_messages"])
+@pytest.mark.parametrize("kind", ["mcp", "image_generation", "file_search", "web_search_20250305"])
+def test_tools_that_the_server_would_run(shape, kind):
+    tools = [{"type": "function", "name": "f"}, {"name": "g"}, {"type": "custom", "name": "h"}]
+
+    def judged(*more):
+        body = json.dumps({"model": "a", "max_tokens": 1, "tools": [*tools, *more]}).encode()
+        return read_body(shape, JSON, body, only_standard=True)
+
+    assert judged().models == ("a:latest",)
+    with pytest.raises(BodyError, match="a tool that the LLM server would run"):
+        judged({"type": kind, "server_url": "litellm_proxy/mcp"})
+
+
 def test_a_form_has_the_apis_own_fields_as_well():
     def form(*names):
         parts = "".join(

@@ -21,6 +21,8 @@ _TOKENS = {
     "max_completion_tokens": "output_tokens",
     "max_output_tokens": "output_tokens",
     "num_predict": "output_tokens",
+    # llama.cpp's server, which takes it before all others
+    "n_predict": "output_tokens",
     "num_ctx": "context_tokens",
 }
 _FIGURES = {**_TOKENS, "n": "choices", "best_of": "choices"}

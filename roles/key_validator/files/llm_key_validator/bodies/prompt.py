@@ -26,7 +26,7 @@ from .structs import OPTIONS
 
 _REQUEST = """
     model name from stream stream_options options keep_alive max_tokens
-    max_completion_tokens max_output_tokens num_predict num_ctx n best_of dimensions
+    max_completion_tokens max_output_tokens num_predict n_predict num_ctx n best_of dimensions
     encoding_format response_format
 """
 _SAMPLING = """

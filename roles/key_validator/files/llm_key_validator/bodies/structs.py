@@ -182,7 +182,11 @@ OPENAI_AUDIO = struct("model file response_format language prompt temperature st
 # and OpenAI's `metadata`, since LiteLLM takes orders from it.
 
 _NOT_STANDARD = {"options", "keep_alive", "_debug_render_only", "background", "conversation"}
-_SAMPLING = "logit_bias user safety_identifier prompt_cache_key service_tier"
+# The last line is no API's: how a token is chosen, as local servers know it
+_SAMPLING = (
+    "logit_bias user safety_identifier prompt_cache_key service_tier"
+    " top_k min_p typical_p repeat_penalty repetition_penalty"
+)
 _TOOLS = "tool_choice parallel_tool_calls"
 
 
@@ -208,7 +212,10 @@ _STANDARD: Mapping[str, frozenset[str]] = MappingProxyType(
 
 
 def check_standard(shape: str, known: Struct, request: Mapping[str, object]) -> None:
-    """Refuse a body of this ``shape`` with fields that are not the API's own. Raises BodyError."""
+    """Refuse a body of this ``shape`` with fields that are not the API's own. Raises BodyError.
+
+    Of tools only those pass that the client runs itself: the others have the server ask somebody.
+    """
     odd = sorted(request.keys() - _STANDARD.get(shape, known.fields))
     metadata = request.get("metadata")
     if not odd and isinstance(metadata, dict):
@@ -216,3 +223,7 @@ def check_standard(shape: str, known: Struct, request: Mapping[str, object]) -> 
     if odd:
         name = f": {odd[0]}" if _NAME.fullmatch(odd[0]) else ""
         raise BodyError(f"The body has a field that is not let through to this LLM server{name}.")
+    tools = request.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        if isinstance(tool, dict) and tool.get("type") not in (None, "function", "custom"):
+            raise BodyError("The body has a tool that the LLM server would run: not let through.")
