@@ -30,7 +30,9 @@ PAGES = [
 _FENCE = re.compile(r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _WITH_VALUE = {"-i", "--inventory", "-l", "--limit", "-t", "--tags", "--vault-password-file"}
 _REPORT = re.compile(r"(?<![\w-])report\.(?:junit\.xml|[a-z]+)\b")
-_VARIABLE = re.compile(r"(?:posture|gateway|key_validator|pki|firewall|ollama|service_sandbox)_")
+_VARIABLE = re.compile(
+    r"(?:posture|gateway|key_validator|pki|firewall|litellm|localai|ollama|service_sandbox)_"
+)
 _OURS = re.compile(r"llmsec\.hardening\.(\w+)")
 
 
