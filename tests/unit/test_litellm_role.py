@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
-import os
 import re
 import socket
 import subprocess
@@ -20,6 +18,8 @@ from ansible_collections.llmsec.hardening.plugins.module_utils.servers import (
     MALICIOUS_RELEASES,
     get_server,
 )
+
+from tests.unit.refusals import refusals
 
 ROLE = Path(__file__).parents[2] / "roles" / "litellm"
 LOCK = (ROLE / "files/requirements.lock").read_text()
@@ -112,7 +112,6 @@ CASES: dict[str, tuple[dict[str, t.Any], str]] = {
 
 
 HASHED = f"litellm=={{}} \\\n    --hash=sha256:{'0' * 64}\n"
-ITS = {"name": "llmsec.hardening.litellm"}
 # Part of the checks -> when the role asks for it
 PARTS = {
     "preflight_config": True,
@@ -132,40 +131,12 @@ LOCKS = {
 def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], str]:
     """What the role says of each case, all in one run, and everything that Ansible showed."""
     folder = tmp_path_factory.mktemp("cases")
-    usual = {"litellm_model_list": [GOOD], "ansible_python_interpreter": sys.executable}
-    hosts = {name: {**usual, **variables} for name, (variables, _word) in CASES.items()}
-    (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
     for name, text in LOCKS.items():
         (folder / f"{name}.lock").write_text(text)
     (folder / "client.tar").write_bytes(b"")
-    say = "{{ ansible_failed_result.msg | default('not said') }}"
-    play = {
-        "hosts": "all",
-        "connection": "local",
-        "gather_facts": False,
-        "tasks": [
-            {
-                "block": [
-                    *(
-                        {"ansible.builtin.include_role": {**ITS, "tasks_from": name}, "when": when}
-                        for name, when in PARTS.items()
-                    ),
-                    {"ansible.builtin.debug": {"msg": "SAID "}},
-                ],
-                "rescue": [{"ansible.builtin.debug": {"msg": f"SAID {say}"}}],
-            }
-        ],
-    }
-    (folder / "play.yml").write_text(yaml.safe_dump([play], sort_keys=False))
-    done = subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.json", "play.yml"],
-        cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.findall(r'^ok: \[(\w+)\] => \{\s*"msg": "SAID (.*)"$', done.stdout, re.MULTILINE)
-    assert {name for name, _text in found} == set(CASES), done.stdout
-    return dict(found), done.stdout + done.stderr
+    usual = {"litellm_model_list": [GOOD]}
+    hosts = {name: {**usual, **variables} for name, (variables, _word) in CASES.items()}
+    return refusals(folder, "litellm", PARTS, hosts)
 
 
 @pytest.mark.parametrize("case", CASES)
