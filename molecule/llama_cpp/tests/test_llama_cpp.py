@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.lab import curl
 from tests.lab.batch import Question, post
 from tests.lab.clients import ask_clients, assert_served
 from tests.lab.playbook import harden
@@ -54,6 +55,8 @@ def test_a_key_has_its_models_wherever_they_are(ask):
     embed = post("/v1/embeddings", model="tiny-embeddings", input="Hello")
     assert statuses(ask("app", chat(), embed)) == [200, 200]
     assert statuses(ask("chats_only", chat(), embed)) == [200, 403]
+    (listed,) = ask("chats_only", Question("/v1/models"))
+    assert [model["id"] for model in listed.json()["data"]] == ["tiny"]
 
 
 def test_what_is_no_chat_is_not_there(ask):
@@ -62,11 +65,12 @@ def test_what_is_no_chat_is_not_there(ask):
 
 
 def test_loopback_alone_is_not_enough(gateway):
-    url = "http://127.0.0.1:8080/v1/chat/completions"
-    words = (
-        f"-s -o /dev/null -w '%{{http_code}}' -H 'Content-Type: application/json' -d '{{}}' {url}"
-    )
-    assert gateway.host.check_output(f"curl {words}") == "401"
+    for port in (8080, 8090, 8091):
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        words = "-s -o /dev/null -w '%{http_code}' -H 'Content-Type: application/json' -d '{}'"
+        assert gateway.host.check_output(f"curl {words} {url}") == "401"
+    answer = curl.request(gateway.lab, "stranger", f"http://{gateway.address}:8080/health")
+    assert answer.why == "refused"
     # service_sandbox's drop-in, over the unit that says 0.0.0.0
     table = gateway.host.check_output("ss --tcp --listening --numeric --no-header").splitlines()
     places = [line.split()[3] for line in table if line.split()[3].endswith(":8080")]
@@ -166,7 +170,7 @@ def test_who_asked_what_is_on_record(gateway, ask):
     ask("app", chat())
     told = gateway.host.check_output("llm-audit query --key app --json | tail -n 20")
     records = [json.loads(line) for line in told.splitlines()]
-    assert any(one.get("gen_ai.request.model", "").startswith("tiny") for one in records)
+    assert any(one.get("gen_ai.request.model") in ("tiny", "tiny:latest") for one in records)
     assert {one["gen_ai.provider.name"] for one in records if "gen_ai.provider.name" in one} == {
         "llama_cpp"
     }

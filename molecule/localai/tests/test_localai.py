@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from tests.lab import curl
 from tests.lab.batch import Question, post
 from tests.lab.clients import ask_clients, assert_served
 from tests.lab.playbook import harden, play
@@ -88,6 +89,8 @@ def test_loopback_alone_is_not_enough(gateway):
     table = gateway.host.check_output("ss --tcp --listening --numeric --no-header").splitlines()
     places = [line.split()[3] for line in table if line.split()[3].endswith(":8080")]
     assert places == ["127.0.0.1:8080"]
+    answer = curl.request(gateway.lab, "stranger", f"http://{gateway.address}:8080/readyz")
+    assert answer.why == "refused"
 
 
 def test_nobody_administers_it_through_the_gateway(ask):
