@@ -76,6 +76,7 @@ def lab() -> Lab:
         "lab_localai": os.environ.get("LOCALAI_BINARY") or str(ROOT / LOCALAI_STAND_IN),
         "lab_litellm": str(artifacts.litellm_path()),
         "lab_embedding_model": str(artifacts.embedding_model()),
+        "lab_tools_template": str(ROOT / "tests/lab/tools.template"),
         "lab_clients": CLIENTS,
         "lab_server_name": "{{ inventory_hostname }}.llm.example.com",
         "lab_state": "{{ inventory_dir }}/..",
